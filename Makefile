@@ -1,0 +1,40 @@
+# What CI runs, a person runs by the same name. `make` lists the targets.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Keep a long agent thread in one file: make demo ARGS="--turns 50 --json"
+	@$(BIN)/python -m demo $(ARGS)
+
+test: $(VENV)/.test ## Run the tests: make test ARGS="-k resume"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## Remove the environment and all caches
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV)
+
+# Stamps: installed again only when pyproject.toml is newer.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@$(PIP) -e '.[test,lint]'
+	@touch $@

@@ -1,0 +1,52 @@
+"""The `foldpoint` command: each subcommand is a module here, imported when it is used, that calls the library once."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from foldpoint.cli.failure import failures
+
+COMMANDS = ("compact", "stats", "threads")
+
+EXAMPLES = """
+\b
+Examples:
+  foldpoint threads --url sqlite:///agents.db
+  foldpoint stats --url sqlite:///agents.db --thread user-17
+  foldpoint compact --url aerospike://db1:3000,db2:3000/agents?prefix=fp --all
+  FOLDPOINT_URL=sqlite:///agents.db foldpoint threads --json | jq .thread_id
+"""
+
+
+class LazyGroup(click.Group):
+    """Finds the command NAME in the module foldpoint.cli.NAME, as `command`; the library's errors become one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"foldpoint.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with failures():
+            return super().invoke(ctx)
+
+
+@click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="foldpoint")
+def main() -> None:
+    """Look at and look after the LangGraph threads in a Foldpoint store.
+
+    Every command takes the store's URL from --url or from the environment variable FOLDPOINT_URL. With --json it
+    prints one object a line.
+
+    Exit codes: 0 done, 1 the input was refused, 2 the store or a record in it cannot be used (or the command line
+    cannot be understood).
+    """

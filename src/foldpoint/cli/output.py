@@ -1,0 +1,54 @@
+"""Rows for people (a table) or for programs (JSON lines)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+
+
+def print_rows(rows: Iterable[Row], *, as_json: bool, nothing: str) -> None:
+    """Print rows that all have the same keys; `nothing` goes to stderr where a table would be empty."""
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(list(rows), nothing)
+
+
+def _print_json(rows: Iterable[Row]) -> None:
+    for row in rows:
+        click.echo(json.dumps(row, default=str))
+
+
+def _print_table(rows: list[Row], nothing: str) -> None:
+    if not rows:
+        click.echo(nothing, err=True)
+        return
+    table = Table()
+    for key, value in rows[0].items():
+        table.add_column(key.replace("_", " "), justify="right" if _is_number(value) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> Text:
+    """Plain text: a stored name may look like markup, or hold what a terminal would obey."""
+    return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in _words(value)))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) or "(root)" for item in value)
+    return f"{value:,}" if _is_number(value) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

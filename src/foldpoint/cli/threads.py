@@ -1,0 +1,34 @@
+"""`foldpoint threads`: which threads a store holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import islice
+
+import click
+
+from foldpoint.cli.opening import json_option, open_engine, url_option
+from foldpoint.cli.output import print_rows
+
+EXAMPLES = """
+\b
+Examples:
+  foldpoint threads --url sqlite:///agents.db
+  foldpoint threads --prefix user- --limit 20
+  foldpoint threads --json | jq -r 'select(.sealed > 1000) | .thread_id'
+"""
+
+
+@click.command("threads", epilog=EXAMPLES)
+@url_option
+@click.option("--prefix", default="", metavar="P", help="Only threads whose id begins with P.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N threads.")
+@json_option
+def command(url: str | None, prefix: str, limit: int | None, as_json: bool) -> None:
+    """List threads and what they hold.
+
+    For each thread: its namespaces, the events in its sealed segments, their number, and the size of its snapshots.
+    """
+    with open_engine(url) as engine:
+        rows = (asdict(info) for info in islice(engine.threads(prefix), limit))
+        print_rows(rows, as_json=as_json, nothing="No threads.")

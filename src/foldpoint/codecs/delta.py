@@ -1,0 +1,158 @@
+"""How the bytes of one value follow from the bytes of another.
+
+A delta keeps a prefix and a suffix of the old value and puts a body between them:
+
+    new = head + old[skip : size - removed - suffix] + body + old[size - suffix :]
+
+`head` and `skip` stand for the header of a msgpack array or map whose count changed: appending a message to a list
+rewrites one to five leading bytes and nothing else. Only the growth of the count is stored. A value without an old
+one is a body alone. A large body may itself be a zstd frame against named references (see `event`).
+
+Encoded as a msgpack array [body, removed, suffix, grow, type, references], cut after the last non-default entry;
+`removed` nil means that nothing of the old value is kept. `type` nil means the old type, "msgpack" if there is none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from foldpoint.codecs.model import Value
+from foldpoint.codecs.rope import Rope
+from foldpoint.codecs.wire import Malformed
+
+DEFAULT_TYPE = "msgpack"
+_DEFAULTS: tuple[Any, ...] = (b"", 0, 0, 0, None, None)
+_WORTH_KEEPING = 12
+"""Keeping fewer bytes of the old value than this costs more than it saves."""
+
+
+class Stored(NamedTuple):
+    """A channel's value in a folded state."""
+
+    type: str
+    data: Rope
+
+
+class Splice(NamedTuple):
+    body: bytes
+    removed: int | None = 0
+    suffix: int = 0
+    grow: int = 0
+
+
+class _Container(NamedTuple):
+    kind: int  # the first byte of the container's 16-bit form: distinguishes arrays from maps
+    entries: int
+    size: int
+
+
+def _container(data: bytes) -> _Container | None:
+    """The msgpack array or map header that `data` starts with, if it is in its shortest form."""
+    if not data:
+        return None
+    first = data[0]
+    if 0x80 <= first <= 0x9F:
+        return _Container(0xDE if first < 0x90 else 0xDC, first & 0x0F, 1)
+    if 0xDC <= first <= 0xDF:
+        size = 3 if first in (0xDC, 0xDE) else 5
+        header = _Container(first & 0xFE, int.from_bytes(data[1:size], "big"), size)
+        if len(data) >= size and _container_header(header.kind, header.entries) == data[:size]:
+            return header
+    return None
+
+
+def _container_header(kind: int, count: int) -> bytes:
+    if count < 16:
+        return bytes([(0x80 if kind == 0xDE else 0x90) | count])
+    if count < 1 << 16:
+        return bytes([kind]) + count.to_bytes(2, "big")
+    return bytes([kind + 1]) + count.to_bytes(4, "big")
+
+
+def _common_prefix(a: bytes, i: int, b: bytes, j: int, limit: int) -> int:
+    """How many bytes a[i:] and b[j:] share at their start, up to `limit`: galloping, then bisecting."""
+    shared, step = 0, 64
+    while shared < limit:
+        size = min(step, limit - shared)
+        if a[i + shared : i + shared + size] == b[j + shared : j + shared + size]:
+            shared += size
+            step = min(step * 4, 1 << 16)
+        elif size == 1:
+            break
+        else:
+            limit, step = shared + size, size // 2
+    return shared
+
+
+def _common_suffix(a: bytes, b: bytes, limit: int) -> int:
+    shared, step = 0, 64
+    while shared < limit:
+        size = min(step, limit - shared)
+        if a[len(a) - shared - size : len(a) - shared] == b[len(b) - shared - size : len(b) - shared]:
+            shared += size
+            step = min(step * 4, 1 << 16)
+        elif size == 1:
+            break
+        else:
+            limit, step = shared + size, size // 2
+    return shared
+
+
+def splice(old: bytes, new: bytes) -> Splice:
+    """The splice that makes `new` of `old`."""
+    start, skip, grow = 0, 0, 0
+    was, now = _container(old), _container(new)
+    if was and now and was.kind == now.kind and was.entries != now.entries:
+        start, skip, grow = now.size, was.size, now.entries - was.entries
+    shorter = min(len(old) - skip, len(new) - start)
+    prefix = _common_prefix(old, skip, new, start, shorter)
+    suffix = _common_suffix(old, new, shorter - prefix)
+    if prefix + suffix < _WORTH_KEEPING:
+        return Splice(new, None)
+    return Splice(new[start + prefix : len(new) - suffix], len(old) - skip - prefix - suffix, suffix, grow)
+
+
+def encode(old: Stored | None, new: Value) -> list[Any] | None:
+    """The delta from `old` to `new`; None if they are equal."""
+    if old is None:
+        return _trim([new.data, 0, 0, 0, None if new.type == DEFAULT_TYPE else new.type, None])
+    before = bytes(old.data)
+    type_change = None if new.type == old.type else new.type
+    if type_change is None and before == new.data:
+        return None
+    return _trim([*splice(before, new.data), type_change, None])
+
+
+def _trim(fields: list[Any]) -> list[Any]:
+    while len(fields) > 1 and fields[-1] == _DEFAULTS[len(fields) - 1]:
+        fields.pop()
+    return fields
+
+
+def with_references(delta: list[Any], frame: bytes, references: list[int | str]) -> list[Any]:
+    """The same delta with its body replaced by a frame against `references`."""
+    return [frame, *delta[1:5], *_DEFAULTS[len(delta) : 5], references]
+
+
+def references_of(delta: list[Any]) -> list[int | str] | None:
+    """What the body refers to: None where it stands plain, an empty list where it is a frame on its own."""
+    return delta[5] if len(delta) > 5 else None
+
+
+def apply(old: Stored | None, delta: list[Any], body: bytes) -> Stored:
+    """The value that `delta` makes of `old`; `body` is its body, unpacked. Malformed if they do not fit."""
+    try:
+        _, removed, suffix, grow, type_, _ = [*delta, *_DEFAULTS[len(delta) :]]
+        if old is None:
+            return Stored(type_ or DEFAULT_TYPE, Rope(body))
+        if removed is None:
+            return Stored(type_ or old.type, Rope(body))
+        skip, head = 0, b""
+        if grow:
+            was = _container(old.data.start(min(5, len(old.data))))
+            if was is None or was.entries + grow < 0:
+                raise Malformed("delta grows a value that is no array or map")
+            skip, head = was.size, _container_header(was.kind, was.entries + grow)
+        return Stored(type_ or old.type, old.data.splice(head, skip, removed, suffix, body))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Malformed(f"delta does not apply: {error}") from error

@@ -1,0 +1,141 @@
+"""What stands around every record: format version, kind, codec, checksum; then the compressed, perhaps sealed, content.
+
+    byte 0      format version (1)
+    byte 1      kind << 4 | codec
+    bytes 2-5   CRC-32 (big-endian) of the record's key, bytes 0-1 and all that follows
+    content
+
+The checksum covers the key: bytes that stand under another key than the one they were written for do not open.
+codec bit 0: zstd; bit 1: encrypted. Encrypted content is a cipher name (varint length, UTF-8) and the ciphertext of
+16 bytes of BLAKE2b of the key and the plain content, so a cipher that authenticates also authenticates the place.
+
+An event's content begins with a varint, `depth`: it is compressed against the payloads of the `depth` sequence numbers
+right before it (their last CONTEXT_BYTES bytes).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+from foldpoint.codecs.wire import Malformed, compress, decompress, read_varint, varint
+
+FORMAT = 1
+HEAD, EVENT, SEGMENT, SNAPSHOT, PARTS, PART = range(6)
+CONTEXT_BYTES = 32 * 1024
+
+_ZSTD, _ENCRYPTED = 1, 2
+_PREFIX = 6
+_PLACE = 16
+
+
+class Unsupported(ValueError):
+    """A record of a format that this version does not know."""
+
+
+class Cipher(Protocol):
+    """What langgraph's CipherProtocol asks: authenticated encryption of whole payloads."""
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]: ...
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A record whose checksum (and seal) held. `codec` is what `inflate` needs to know."""
+
+    kind: int
+    codec: int
+    content: bytes
+
+    def inflate(self, context: bytes = b"", skip: int = 0) -> bytes:
+        """The payload. Raises Malformed."""
+        body = self.content[skip:]
+        return decompress(body, context) if self.codec & _ZSTD else body
+
+    def depth(self) -> tuple[int, int]:
+        """(depth, where the compressed payload starts) of an event's content."""
+        return read_varint(self.content, 0)
+
+
+def deflate(payload: bytes, level: int, context: bytes = b"") -> tuple[int, bytes]:
+    """(codec, bytes): compressed where that is shorter."""
+    frame = compress(payload, level, context)
+    return (_ZSTD, frame) if len(frame) < len(payload) else (0, payload)
+
+
+def event_content(depth: int, body: bytes) -> bytes:
+    return varint(depth) + body
+
+
+def seal(key: bytes, kind: int, codec: int, content: bytes, cipher: Cipher | None = None) -> bytes:
+    """The record to store under `key`."""
+    if cipher is not None:
+        codec |= _ENCRYPTED
+        name, ciphertext = cipher.encrypt(_place(key) + content)
+        packed_name = name.encode()
+        content = varint(len(packed_name)) + packed_name + ciphertext
+    start = bytes([FORMAT, kind << 4 | codec])
+    return start + _checksum(key, start, content) + content
+
+
+def open_record(
+    key: bytes, record: bytes, cipher: Cipher | None = None, *, kinds: tuple[int, ...], allow_plain: bool = False
+) -> Opened:
+    """Raises Malformed, or Unsupported for another format version.
+
+    With a cipher, a record that is not encrypted is refused unless `allow_plain`.
+    """
+    if len(record) < _PREFIX:
+        raise Malformed(f"truncated to {len(record)} bytes")
+    start, content = record[:2], record[_PREFIX:]
+    if record[2:_PREFIX] != _checksum(key, start, content):
+        if record[0] != FORMAT:
+            raise Unsupported(f"format {record[0]}, this version reads {FORMAT}; upgrade foldpoint to read it")
+        raise Malformed("checksum does not match: the record is damaged or stands under a key it was not written for")
+    if record[0] != FORMAT:
+        raise Unsupported(f"format {record[0]}, this version reads {FORMAT}; upgrade foldpoint to read it")
+    kind, codec = record[1] >> 4, record[1] & 0x0F
+    if kind not in kinds or codec & ~(_ZSTD | _ENCRYPTED):
+        raise Malformed(f"kind {kind}, codec {codec} where kind {' or '.join(map(str, kinds))} was expected")
+    if codec & _ENCRYPTED:
+        content = _decrypt(key, content, cipher)
+    elif cipher is not None and not allow_plain:
+        raise Malformed("not encrypted, in a store that is read with a cipher")
+    return Opened(kind, codec, content)
+
+
+def is_encrypted(record: bytes) -> bool:
+    return len(record) >= _PREFIX and bool(record[1] & _ENCRYPTED)
+
+
+def _decrypt(key: bytes, content: bytes, cipher: Cipher | None) -> bytes:
+    if cipher is None:
+        raise Malformed("encrypted, and no cipher was given")
+    size, at = read_varint(content, 0)
+    try:
+        plain = cipher.decrypt(content[at : at + size].decode(), content[at + size :])
+    except (ValueError, KeyError, AssertionError) as error:
+        raise Malformed(f"does not decrypt ({error}): a wrong key, or the record was altered") from error
+    if plain[:_PLACE] != _place(key):
+        raise Malformed("decrypts, but was sealed for another key")
+    return plain[_PLACE:]
+
+
+def _place(key: bytes) -> bytes:
+    return blake2b(key, digest_size=_PLACE).digest()
+
+
+def _checksum(key: bytes, start: bytes, content: bytes) -> bytes:
+    return zlib.crc32(content, zlib.crc32(start, zlib.crc32(key))).to_bytes(4, "big")
+
+
+def context_of(seq: int, depth: int, payload_at: Callable[[int], bytes]) -> bytes:
+    """The bytes that an event at `seq` is compressed against."""
+    if depth >= seq:
+        raise Malformed(f"context of {depth} events before number {seq}")
+    return b"".join(payload_at(at) for at in range(seq - depth, seq))[-CONTEXT_BYTES:]

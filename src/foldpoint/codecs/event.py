@@ -1,0 +1,329 @@
+"""The entries of a stream.
+
+An event is a msgpack array whose first field is its kind. Other events are named by how many sequence numbers they lie
+back, so that equal steps have equal bytes. Layout of the fields: `docs/FORMAT.md`.
+
+Two phases: `unpack` reads what stands in the event alone (its kind, base and checkpoint id); `fold_checkpoint` and
+`fold_writes` need what it is based on. A checkpoint's state is folded apart from its header, so that listing and
+filtering touch no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from foldpoint.codecs import delta as deltas
+from foldpoint.codecs.delta import Stored
+from foldpoint.codecs.header import (
+    EMPTY,
+    apply_header,
+    apply_labels,
+    diff_header,
+    diff_labels,
+    names_of,
+    pack_id,
+    unpack_id,
+)
+from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Value, Write
+from foldpoint.codecs.rope import Rope
+from foldpoint.codecs.wire import Malformed, compress, decompress, pack, unpack
+
+CHECKPOINT, WRITES, FILLER = 0, 1, 2
+
+FILLER_PAYLOAD = b""
+
+_REFERENCE_BODY = 4096
+"""Bodies shorter than this are left to the compression of the whole event."""
+_REFERENCE_RATIO = 16
+"""References are at most this many times as long as the body: looking through them costs time in proportion."""
+_REFERENCE_GAIN = 8
+"""A reference is kept if it makes the body this many times smaller; else better compression comes at sealing."""
+_REFERENCE_LEVEL = 3
+
+State = Mapping[str, Stored]
+WritesAt = Callable[[int], list[Write]]
+"""The writes of the event with a given sequence number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An unpacked event. `base` is the sequence number of the checkpoint it is based on, None if on nothing.
+
+    `checkpoint_id` is the checkpoint that this event is or that its writes belong to; None for a filler, and for
+    writes that belong to their base.
+    """
+
+    seq: int
+    kind: int
+    base: int | None
+    checkpoint_id: str | None
+    payload: bytes
+    fields: list[Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A checkpoint without its state."""
+
+    seq: int
+    header: Header
+    labels: dict[str, Scalar]
+    metadata: Value | None
+    carried: dict[str, Carried]
+
+
+def unpack_event(seq: int, payload: bytes) -> Event:
+    """Raises Malformed."""
+    if payload == FILLER_PAYLOAD:
+        return Event(seq, FILLER, None, None, payload, [])
+    fields = unpack(payload)
+    try:
+        kind = fields[0]
+        back, packed_id = fields[1], fields[2]
+        if kind not in (CHECKPOINT, WRITES) or type(back) is not int or not 0 <= back <= seq:
+            raise Malformed(f"event of kind {kind!r}, based {back!r} back")
+        checkpoint_id = None if packed_id is None else unpack_id(packed_id)
+        if checkpoint_id is None and (kind == CHECKPOINT or not back):
+            raise Malformed("event without a checkpoint id")
+        return Event(seq, kind, seq - back if back else None, checkpoint_id, payload, fields)
+    except (TypeError, IndexError, KeyError) as error:
+        raise Malformed(f"not an event: {error!r}") from error
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a new event may refer to: a checkpoint, its state, and the writes logged for it so far.
+
+    `state` and `writes` are functions because most events are read, and many written, without them.
+    """
+
+    folded: Folded
+    state: Callable[[], State]
+    writes: Callable[[], list[tuple[int, list[Write]]]] = list
+
+
+def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> bytes:
+    """The payload of `checkpoint` at sequence number `seq`. Raises ValueError for what the format cannot hold."""
+    header = base.folded.header if base else EMPTY
+    state: State = base.state() if base else {}
+    positions = {name: at for at, name in enumerate(names_of(checkpoint.header))}
+    changed = {}
+    for name, value in checkpoint.channels.items():
+        old = state.get(name)
+        delta = deltas.encode(old, value)
+        if delta is not None:
+            changed[positions.get(name, name)] = _refer(delta, seq, base, name)
+    removed = [positions.get(name, name) for name in state if name not in checkpoint.channels]
+    checkpoint_id, *rest = diff_header(header, checkpoint.header)
+    carried = {
+        name: [list(kept.seed) if kept.seed else None, [_pack_whole_write(write) for write in kept.writes]]
+        for name, kept in checkpoint.carried.items()
+    }
+    fields = [
+        CHECKPOINT,
+        seq - base.folded.seq if base else 0,
+        checkpoint_id,
+        *rest,
+        diff_labels(base.folded.labels if base else {}, checkpoint.labels),
+        _diff_metadata(base.folded.metadata if base else None, checkpoint.metadata),
+        changed,
+        removed or None,
+        carried or None,
+    ]
+    while fields[-1] is None:
+        fields.pop()
+    return pack(fields)
+
+
+def _diff_metadata(old: Value | None, new: Value | None) -> Any:
+    """nil: unchanged; false: none."""
+    if new is None:
+        return None if old is None else False
+    return deltas.encode(Stored(old.type, Rope(old.data)) if old else None, new)
+
+
+def _apply_metadata(old: Value | None, delta: Any) -> Value | None:
+    if delta is None or delta is False:
+        return old if delta is None else None
+    stored = deltas.apply(Stored(old.type, Rope(old.data)) if old else None, delta, delta[0])
+    return Value(stored.type, bytes(stored.data))
+
+
+_HEADER = slice(2, 10)
+_LABELS, _METADATA, _CHANGED, _REMOVED, _CARRIED, _END = 10, 11, 12, 13, 14, 15
+
+
+def _padded(event: Event) -> list[Any]:
+    return event.fields + [None] * (_END - len(event.fields))
+
+
+def fold_checkpoint(event: Event, base: Folded | None) -> Folded:
+    """The checkpoint without its state. Raises Malformed."""
+    fields = _padded(event)
+    try:
+        return Folded(
+            event.seq,
+            apply_header(base.header if base else EMPTY, fields[_HEADER]),
+            apply_labels(base.labels if base else {}, fields[_LABELS]),
+            _apply_metadata(base.metadata if base else None, fields[_METADATA]),
+            {
+                name: Carried(Value(*seed) if seed else None, tuple(_unpack_whole_write(w) for w in writes))
+                for name, (seed, writes) in (fields[_CARRIED] or {}).items()
+            },
+        )
+    except (TypeError, IndexError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        raise Malformed(f"checkpoint event does not fold: {error!r}") from error
+
+
+def fold_state(event: Event, folded: Folded, base: Base | None, writes_at: WritesAt) -> dict[str, Stored]:
+    """The channels of the checkpoint that `fold_checkpoint` gave for this event. Raises Malformed."""
+    fields = _padded(event)
+    names = names_of(folded.header)
+    before: State = base.state() if base else {}
+    state = dict(before)
+    try:
+        for name in fields[_REMOVED] or ():
+            del state[names[name] if type(name) is int else name]
+        for name, delta in (fields[_CHANGED] or {}).items():
+            channel = names[name] if type(name) is int else name
+            body = _body(delta[0], deltas.references_of(delta), event.seq, base, writes_at)
+            state[channel] = deltas.apply(before.get(channel), delta, body)
+    except (TypeError, IndexError, KeyError) as error:
+        raise Malformed(f"state does not fold: {error!r}") from error
+    return state
+
+
+# -- writes ------------------------------------------------------------------------------------------------------------
+
+
+def encode_writes(seq: int, checkpoint_id: str, writes: list[Write], base: Base | None) -> bytes:
+    """The payload of one task's `writes`: all share task_id and task_path."""
+    names = names_of(base.folded.header) if base else []
+    positions = {name: at for at, name in enumerate(names)}
+    packed = []
+    for at, write in enumerate(writes):
+        type_ = None if write.value.type == deltas.DEFAULT_TYPE else write.value.type
+        body, references = _refer_body(write.value.data, seq, base, None)
+        entry = [
+            positions.get(write.channel, write.channel),
+            body,
+            None if write.idx == at else write.idx,
+            type_,
+            references,
+        ]
+        while entry[-1] is None:
+            entry.pop()
+        packed.append(entry)
+    own_base = base is not None and base.folded.header.id == checkpoint_id
+    return pack(
+        [
+            WRITES,
+            seq - base.folded.seq if base else 0,
+            None if own_base else pack_id(checkpoint_id),
+            pack_id(writes[0].task_id),
+            writes[0].task_path,
+            packed,
+        ]
+    )
+
+
+def fold_writes(event: Event, base: Base | None, writes_at: WritesAt) -> list[Write]:
+    """Raises Malformed."""
+    try:
+        _, _, _, task_id, task_path, packed = event.fields
+        names = names_of(base.folded.header) if base else []
+        writes = []
+        for at, entry in enumerate(packed):
+            name, body, idx, type_, references = entry + [None] * (5 - len(entry))
+            writes.append(
+                Write(
+                    unpack_id(task_id),
+                    at if idx is None else idx,
+                    names[name] if type(name) is int else name,
+                    Value(type_ or deltas.DEFAULT_TYPE, _body(body, references, event.seq, base, writes_at)),
+                    task_path,
+                )
+            )
+        return writes
+    except (TypeError, IndexError, KeyError, ValueError) as error:
+        raise Malformed(f"writes do not fold: {error!r}") from error
+
+
+def _pack_whole_write(write: Write) -> list[Any]:
+    return [pack_id(write.task_id), write.idx, write.channel, list(write.value), write.task_path]
+
+
+def _unpack_whole_write(packed: list[Any]) -> Write:
+    task_id, idx, channel, value, task_path = packed
+    return Write(unpack_id(task_id), idx, channel, Value(*value), task_path)
+
+
+# -- references: bytes that stand elsewhere in the base ----------------------------------------------------------------
+
+
+def _refer(delta: list[Any], seq: int, base: Base | None, channel: str) -> list[Any]:
+    body, references = _refer_body(delta[0], seq, base, channel)
+    return delta if references is None else deltas.with_references(delta, body, references)
+
+
+def _refer_body(body: bytes, seq: int, base: Base | None, channel: str | None) -> tuple[bytes, list[Any] | None]:
+    """(body, None), or (a frame, what it refers to) where that makes a large body much smaller."""
+    if base is None or len(body) < _REFERENCE_BODY:
+        return body, None
+    references = _choose_references(len(body), seq, base, channel)
+    if not references:
+        return body, None
+    context = _context(references, seq, base, dict(base.writes()).__getitem__)
+    frame = compress(body, _REFERENCE_LEVEL, context)
+    if len(frame) * _REFERENCE_GAIN > len(body):
+        return body, None
+    return frame, references
+
+
+def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> list[int | str]:
+    """The channel's own old value, the writes logged last, then the other channels, within the budget.
+
+    The best comes last, next to the body.
+    """
+    budget = size * _REFERENCE_RATIO
+    positions: dict[str, int] = {name: at for at, name in enumerate(names_of(base.folded.header))}
+    state = base.state()
+    candidates: list[tuple[int | str, int]] = []
+    if channel is not None and channel in state:
+        candidates.append((positions.get(channel, channel), len(state[channel].data)))
+    for at, writes in reversed(base.writes()):
+        candidates.append((at - seq, sum(len(write.value.data) for write in writes)))
+    for name, stored in sorted(state.items(), key=lambda item: len(item[1].data)):
+        if name != channel:
+            candidates.append((positions.get(name, name), len(stored.data)))
+    chosen: list[int | str] = []
+    for reference, length in candidates:
+        if 64 <= length <= budget:
+            budget -= length
+            chosen.append(reference)
+    return chosen[::-1]
+
+
+def _body(body: bytes, references: Any, seq: int, base: Base | None, writes_at: WritesAt) -> bytes:
+    if references is None:
+        return body
+    return decompress(body, _context(references, seq, base, writes_at))
+
+
+def _context(references: Iterable[Any], seq: int, base: Base | None, writes_at: WritesAt) -> bytes:
+    parts: list[bytes] = []
+    names = names_of(base.folded.header) if base else []
+    for reference in references:
+        if type(reference) is int and reference < 0:
+            parts.extend(write.value.data for write in writes_at(seq + reference))
+        elif base is None:
+            raise Malformed("a reference to a channel, and no base")
+        else:
+            channel = names[reference] if type(reference) is int else reference
+            parts.append(bytes(base.state()[channel].data))
+    return b"".join(parts)

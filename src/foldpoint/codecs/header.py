@@ -1,0 +1,197 @@
+"""Deltas of a checkpoint's header and labels: small maps of which a few entries change at each step.
+
+A map delta names an entry of the base map by its position, a new one by its key. Integers are stored as differences
+(versions to the base's greatest version, labels to their old value), so that the deltas of a steady loop are the same
+bytes again and again and the compressor makes nothing of them. Where a difference would not give back the same map,
+with the same types in the same order, the whole map is stored.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from foldpoint.codecs.model import Header, Scalar, Value, Version
+from foldpoint.codecs.wire import Malformed, pack
+
+EMPTY = Header(id="")
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_UUID_EPOCH_TICKS = 0x01B21DD213814000  # 100 ns from 1582-10-15 to 1970-01-01
+
+MapDelta = list[Any]
+"""[changed, removed]: changed maps position or key to value; removed lists positions, nil: the base is ignored."""
+
+
+def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str, Any], Any]) -> MapDelta | None:
+    """The delta from `old` to `new`, None if they are equal; `code(key, value)` gives an entry's stored form."""
+    if pack(old) == pack(new):
+        return None
+    positions = {key: at for at, key in enumerate(old)}
+    changed = {
+        positions.get(key, key): code(key, value)
+        for key, value in new.items()
+        if key not in old or pack(old[key]) != pack(value)
+    }
+    removed = [at for key, at in positions.items() if key not in new]
+    expected_order = [key for key in old if key in new] + [key for key in new if key not in old]
+    if expected_order == list(new):
+        return [changed, removed] if removed else [changed]
+    return [{key: code(key, value) for key, value in new.items()}, None]
+
+
+def apply_map(old: Mapping[str, Any], delta: MapDelta | None, decode: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """The map that `diff_map` was given as `new`."""
+    if delta is None:
+        return dict(old)
+    changed = delta[0]
+    removed = delta[1] if len(delta) > 1 else []
+    if removed is None:
+        return {key: decode(key, value) for key, value in changed.items()}
+    keys = list(old)
+    gone = {keys[at] for at in removed}
+    result = {key: value for key, value in old.items() if key not in gone} if gone else dict(old)
+    for name, value in changed.items():
+        key = keys[name] if type(name) is int else name
+        result[key] = decode(key, value)
+    return result
+
+
+def _relative(base: Any, value: Any) -> Any:
+    return value - base if type(value) is int else value
+
+
+def _absolute(base: Any, value: Any) -> Any:
+    return value + base if type(value) is int else value
+
+
+def _whole(value: Any) -> int:
+    return value if type(value) is int else 0
+
+
+def _top(versions: Mapping[str, Version]) -> int:
+    return max((version for version in versions.values() if type(version) is int), default=0)
+
+
+def diff_labels(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> MapDelta | None:
+    return diff_map(old, new, lambda key, value: _relative(_whole(old.get(key)), value))
+
+
+def apply_labels(old: Mapping[str, Scalar], delta: MapDelta | None) -> dict[str, Scalar]:
+    return apply_map(old, delta, lambda key, value: _absolute(_whole(old.get(key)), value))
+
+
+def pack_id(checkpoint_id: str) -> str | bytes:
+    """16 bytes for a UUID in its usual spelling, any other string as it is."""
+    try:
+        parsed = uuid.UUID(checkpoint_id)
+    except ValueError:
+        return checkpoint_id
+    return parsed.bytes if str(parsed) == checkpoint_id else checkpoint_id
+
+
+def unpack_id(packed: str | bytes) -> str:
+    if isinstance(packed, str):
+        return packed
+    if len(packed) != 16:
+        raise Malformed(f"id of {len(packed)} bytes")
+    return str(uuid.UUID(bytes=packed))
+
+
+def _id_micros(checkpoint_id: str) -> int:
+    """The microsecond since 1970 that a version 6 UUID was made in, 0 for any other id."""
+    if len(checkpoint_id) != 36 or checkpoint_id[14] != "6":
+        return 0
+    try:
+        digits = checkpoint_id[0:8] + checkpoint_id[9:13] + checkpoint_id[15:18]
+        return (int(digits, 16) - _UUID_EPOCH_TICKS) // 10
+    except ValueError:
+        return 0
+
+
+def _pack_time(ts: str, checkpoint_id: str) -> int | str:
+    """Microseconds after the id's own time, for a UTC time as `datetime.isoformat` spells it."""
+    try:
+        moment = datetime.fromisoformat(ts)
+        if moment.isoformat() != ts or moment.utcoffset() != timedelta(0) or not ts.endswith("+00:00"):
+            return ts
+    except (ValueError, OverflowError):
+        return ts
+    return (moment - _EPOCH) // timedelta(microseconds=1) - _id_micros(checkpoint_id)
+
+
+def _unpack_time(packed: int | str, checkpoint_id: str) -> str:
+    if isinstance(packed, str):
+        return packed
+    return (_EPOCH + timedelta(microseconds=packed + _id_micros(checkpoint_id))).isoformat()
+
+
+def _diff_seen(old: Header, new: Header, top: int) -> MapDelta | None:
+    def inner(node: str, seen: Mapping[str, Version]) -> Any:
+        return diff_map(old.versions_seen.get(node, {}), seen, lambda _, version: _relative(top, version))
+
+    delta = diff_map(old.versions_seen, new.versions_seen, inner)
+    if delta and len(delta) > 1 and delta[1] is None:
+        return [_absolute_seen(new, top), None]
+    return delta
+
+
+def _absolute_seen(new: Header, top: int) -> dict[str, Any]:
+    return {
+        node: diff_map({}, seen, lambda _, version: _relative(top, version)) for node, seen in new.versions_seen.items()
+    }
+
+
+def _apply_seen(old: Header, delta: MapDelta | None, top: int) -> dict[str, dict[str, Version]]:
+    whole = delta is not None and len(delta) > 1 and delta[1] is None
+
+    def inner(node: str, seen: MapDelta | None) -> dict[str, Version]:
+        base = {} if whole else old.versions_seen.get(node, {})
+        return apply_map(base, seen, lambda _, version: _absolute(top, version))
+
+    return apply_map(old.versions_seen, delta, inner)
+
+
+def names_of(header: Header) -> list[str]:
+    """The channels that an event may name by position."""
+    return list(header.channel_versions)
+
+
+def diff_header(old: Header, new: Header) -> list[Any]:
+    """[id, parent, ts, channel versions, versions seen, updated channels, v, extra].
+
+    parent true: the base's id; v and extra nil: as the base's; extra false: none.
+    """
+    top = _top(old.channel_versions)
+    positions = {name: at for at, name in enumerate(names_of(new))}
+    updated = new.updated_channels
+    return [
+        pack_id(new.id),
+        new.parent if new.parent is None else (True if new.parent == old.id else pack_id(new.parent)),
+        _pack_time(new.ts, new.id),
+        diff_map(old.channel_versions, new.channel_versions, lambda _, version: _relative(top, version)),
+        _diff_seen(old, new, top),
+        updated if updated is None else [positions.get(name, name) for name in updated],
+        None if new.v == old.v else new.v,
+        None if new.extra == old.extra else (list(new.extra) if new.extra else False),
+    ]
+
+
+def apply_header(old: Header, fields: list[Any]) -> Header:
+    """The header that `diff_header` was given as `new`."""
+    packed_id, parent, ts, versions, seen, updated, v, extra = fields
+    top = _top(old.channel_versions)
+    checkpoint_id = unpack_id(packed_id)
+    channel_versions = apply_map(old.channel_versions, versions, lambda _, version: _absolute(top, version))
+    names = list(channel_versions)
+    return Header(
+        id=checkpoint_id,
+        parent=old.id if parent is True else (parent if parent is None else unpack_id(parent)),
+        v=old.v if v is None else v,
+        ts=_unpack_time(ts, checkpoint_id),
+        channel_versions=channel_versions,
+        versions_seen=_apply_seen(old, seen, top),
+        updated_channels=updated if updated is None else [names[n] if type(n) is int else n for n in updated],
+        extra=old.extra if extra is None else (Value(*extra) if extra else None),
+    )

@@ -1,0 +1,86 @@
+"""Bytes made of shared pieces.
+
+Folding a thousand appends onto a large value must not copy it a thousand times: a splice takes the pieces it keeps
+and adds one. `bytes(rope)` joins them once and remembers.
+"""
+
+from __future__ import annotations
+
+_MAX_PIECES = 128
+
+Piece = bytes | memoryview
+
+
+class Rope:
+    """An immutable byte string. Safe to share between threads: joining twice gives the same bytes."""
+
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self, data: bytes) -> None:
+        self._pieces: tuple[Piece, ...] = (data,)
+        self._size = len(data)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        only = self._pieces[0]
+        if len(self._pieces) > 1 or not isinstance(only, bytes):
+            only = b"".join(self._pieces)
+            self._pieces = (only,)
+        return only
+
+    def start(self, count: int) -> bytes:
+        """The first `count` bytes, without joining the rest."""
+        return b"".join(_keep_front(self._pieces, self._size, count))
+
+    def splice(self, head: bytes, skip: int, removed: int, suffix: int, body: bytes) -> Rope:
+        """head + self[skip : size - removed - suffix] + body + self[size - suffix :].
+
+        Raises ValueError if the parts do not fit into this rope.
+        """
+        size = self._size
+        if min(skip, removed, suffix) < 0 or skip + removed + suffix > size:
+            raise ValueError(f"splice of {skip}, {removed} and {suffix} bytes does not fit a value of {size}")
+        kept = _keep_front(self._pieces, size, size - removed - suffix)
+        kept = _drop_front(kept, skip)
+        tail = _keep_back(self._pieces, suffix)
+        pieces = tuple(piece for piece in (head, *kept, body, *tail) if len(piece))
+        rope = Rope.__new__(Rope)
+        rope._pieces = pieces or (b"",)
+        rope._size = len(head) + size - skip - removed + len(body)
+        if len(pieces) > _MAX_PIECES:
+            bytes(rope)
+        return rope
+
+
+def _keep_front(pieces: tuple[Piece, ...], size: int, count: int) -> tuple[Piece, ...]:
+    """The pieces that hold the first `count` of `size` bytes. Walks from the end: what is dropped is short."""
+    last = len(pieces)
+    while last and size - len(pieces[last - 1]) >= count:
+        last -= 1
+        size -= len(pieces[last])
+    if size == count:
+        return pieces[:last]
+    cut = len(pieces[last - 1]) - (size - count)
+    return (*pieces[: last - 1], memoryview(pieces[last - 1])[:cut])
+
+
+def _drop_front(pieces: tuple[Piece, ...], count: int) -> tuple[Piece, ...]:
+    first = 0
+    while first < len(pieces) and len(pieces[first]) <= count:
+        count -= len(pieces[first])
+        first += 1
+    if count == 0:
+        return pieces[first:]
+    return (memoryview(pieces[first])[count:], *pieces[first + 1 :])
+
+
+def _keep_back(pieces: tuple[Piece, ...], count: int) -> tuple[Piece, ...]:
+    first = len(pieces)
+    while count > 0:
+        first -= 1
+        count -= len(pieces[first])
+    if count == 0:
+        return pieces[first:]
+    return (memoryview(pieces[first])[-count:], *pieces[first + 1 :])

@@ -1,0 +1,102 @@
+"""msgpack and zstd with the bounds that untrusted bytes need.
+
+Hazard: a zstd frame may claim any size, so the claim is checked before memory is given to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import zstandard
+
+MAX_PAYLOAD = 1 << 31
+"""No payload decompresses to more than this many bytes."""
+
+_FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
+
+
+class Malformed(ValueError):
+    """Bytes that no version of the writer produces."""
+
+
+def pack(obj: Any) -> bytes:
+    """msgpack, with any Unicode string (lone surrogates too). Raises ValueError for ints beyond 64 bits."""
+    try:
+        return msgpack.packb(obj, use_bin_type=True, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
+    except OverflowError as error:
+        raise ValueError(f"integer out of range (64 bits): {error}") from error
+
+
+def unpack(data: bytes) -> Any:
+    """The one object in `data`; Malformed if there is not exactly one."""
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=False, use_list=True, unicode_errors="surrogatepass")
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise Malformed(f"not msgpack: {error}") from error
+
+
+def _dictionary(context: bytes) -> zstandard.ZstdCompressionDict | None:
+    # Shorter dictionaries are refused by zstd; they could not pay anyway.
+    if len(context) < 8:
+        return None
+    return zstandard.ZstdCompressionDict(context, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
+def compress(data: bytes, level: int, context: bytes = b"") -> bytes:
+    """One zstd frame that refers back into `context` as if it stood before `data`."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=len(data),
+        dict_size=len(context),
+        format=_FORMAT,
+        write_content_size=True,
+        write_checksum=False,
+        write_dict_id=False,
+    )
+    return zstandard.ZstdCompressor(dict_data=_dictionary(context), compression_params=parameters).compress(data)
+
+
+def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> bytes:
+    """The content of a frame of `compress`; Malformed if it is damaged or claims more than `limit` bytes."""
+    try:
+        size = zstandard.get_frame_parameters(frame, format=_FORMAT).content_size
+        if size == zstandard.CONTENTSIZE_UNKNOWN or size > limit:
+            raise Malformed(f"frame claims {size} bytes, at most {limit} are accepted")
+        decoder = zstandard.ZstdDecompressor(
+            dict_data=_dictionary(context), format=_FORMAT, max_window_size=max(1 << 10, _window(frame))
+        )
+        # A frame that holds less than it claims must not read as success.
+        content = decoder.decompress(frame, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Malformed(f"not a zstd frame: {error}") from error
+    if len(content) != size:
+        raise Malformed(f"frame holds {len(content)} bytes and claims {size}")
+    return content
+
+
+def _window(frame: bytes) -> int:
+    return zstandard.get_frame_parameters(frame, format=_FORMAT).window_size
+
+
+def varint(number: int) -> bytes:
+    """Unsigned LEB128."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """(number, position after it)."""
+    number = shift = 0
+    while at < len(data) and shift < 64:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+    raise Malformed("truncated number")

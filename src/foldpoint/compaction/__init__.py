@@ -1,0 +1,21 @@
+"""Making stores smaller while they are used: policy (what stays), rewrite (dropping history), upkeep (sealing, removing
+what is superseded), background (upkeep in the writer's process).
+"""
+
+from foldpoint.compaction.background import Background
+from foldpoint.compaction.policy import DropAll, DropRuns, KeepLast, Policy
+from foldpoint.compaction.rewrite import copy_thread, rewrite_thread
+from foldpoint.compaction.upkeep import CompactionReport, compact, upkeep
+
+__all__ = [
+    "Background",
+    "CompactionReport",
+    "DropAll",
+    "DropRuns",
+    "KeepLast",
+    "Policy",
+    "compact",
+    "copy_thread",
+    "rewrite_thread",
+    "upkeep",
+]

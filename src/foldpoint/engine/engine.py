@@ -1,0 +1,279 @@
+"""The engine: checkpoints and pending writes of many streams, in bytes.
+
+It knows nothing of LangGraph's objects and deserializes nothing; the saver in `langgraph_adapter` does that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
+
+from foldpoint.codecs.delta import Stored
+from foldpoint.codecs.envelope import Cipher
+from foldpoint.codecs.event import encode_checkpoint, encode_writes
+from foldpoint.codecs.head import Head
+from foldpoint.codecs.model import Carried, Checkpoint, Write
+from foldpoint.codecs.rope import Rope
+from foldpoint.engine import keys
+from foldpoint.engine.clock import Clock, SystemClock
+from foldpoint.engine.fold import Entry, Slice
+from foldpoint.engine.history import History, channel_history
+from foldpoint.engine.inventory import epoch_keys
+from foldpoint.engine.io import RecordIO
+from foldpoint.engine.log import Log, View, read_head
+from foldpoint.engine.records import RecordStore
+from foldpoint.settings import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """A thread as its heads tell: `events` counts sequence numbers up to the last sealed one, in all namespaces."""
+
+    thread_id: str
+    namespaces: tuple[str, ...]
+    sealed: int
+    segments: int
+    snapshot_bytes: int
+
+
+class Engine:
+    """Streams of checkpoints in one store. Safe to share between threads; closes nothing it was given.
+
+    cipher: seals every record but heads. allow_plain: read unencrypted records in spite of a cipher (for migration).
+    """
+
+    def __init__(
+        self,
+        store: RecordStore,
+        settings: Settings | None = None,
+        *,
+        cipher: Cipher | None = None,
+        allow_plain: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self.store = store
+        self.settings = settings or Settings()
+        self.clock = clock or SystemClock()
+        self.io = RecordIO(store, cipher, allow_plain)
+        self._logs: OrderedDict[tuple[str, str], Log] = OrderedDict()
+        self._sizes: dict[tuple[str, str], int] = {}
+        self._held = 0
+        self._guard = threading.Lock()
+
+    def with_cipher(self, cipher: Cipher | None, allow_plain: bool = False) -> Engine:
+        """An engine on the same store that seals with `cipher`. What this one remembers is not shared with it."""
+        if cipher is self.io.cipher:
+            return self
+        return Engine(self.store, self.settings, cipher=cipher, allow_plain=allow_plain, clock=self.clock)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def put(self, thread_id: str, namespace: str, checkpoint: Checkpoint, *, ttl: int | None = None) -> int:
+        """Log a checkpoint; durable when it returns. Returns how many events the tail holds.
+
+        Of two checkpoints with one id the later put wins; nothing that is based on the first changes.
+        """
+        parent = checkpoint.header.parent
+
+        def encode(seq: int, slice_: Slice) -> bytes:
+            return encode_checkpoint(seq, checkpoint, slice_.base_for(parent))
+
+        with self._log(thread_id, namespace) as log:
+            view, event = log.append(encode, existing=parent is not None, ttl=ttl)
+            if event.seq in view.slice.events:
+                self._remember(view.slice, event.seq, event.base, checkpoint)
+        self._keep_alive(view.head, ttl)
+        return view.last - view.head.sealed
+
+    def put_writes(
+        self, thread_id: str, namespace: str, checkpoint_id: str, writes: Sequence[Write], *, ttl: int | None = None
+    ) -> int:
+        """Log one task's pending writes for a checkpoint, which need not have arrived; durable when it returns.
+
+        A write whose task and index are there already has no effect, unless its index is negative: then it replaces.
+        """
+        listed = list(writes)
+
+        def encode(seq: int, slice_: Slice) -> bytes:
+            at = slice_.checkpoints.get(checkpoint_id)
+            return encode_writes(seq, checkpoint_id, listed, None if at is None else slice_.base(at))
+
+        with self._log(thread_id, namespace) as log:
+            view, _ = log.append(encode, existing=True, ttl=ttl)
+        self._keep_alive(view.head, ttl)
+        return view.last - view.head.sealed
+
+    def _remember(self, slice_: Slice, seq: int, base: int | None, checkpoint: Checkpoint) -> None:
+        """Keep the state that was just put, sharing with its base what did not change."""
+        before = slice_.state(base) if base is not None else {}
+        state = {}
+        for name, value in checkpoint.channels.items():
+            old = before.get(name)
+            same = old is not None and old.type == value.type and bytes(old.data) == value.data
+            state[name] = old if same and old is not None else Stored(value.type, Rope(value.data))
+        latest = slice_.checkpoints[slice_.latest_id]
+        slice_.forget_states(latest)
+        slice_.put_state(seq, state)
+
+    # -- lifetime ------------------------------------------------------------------------------------------------------
+
+    def refresh(self, thread_id: str, ttl: int | None) -> None:
+        """Let all streams of a thread live `ttl` seconds from now, if the last time was long enough ago."""
+        if ttl is None:
+            return
+        for head in self.heads(thread_id):
+            if self._due(head, ttl):
+                self._extend(head, ttl)
+
+    def _keep_alive(self, head: Head, ttl: int | None) -> None:
+        if ttl is not None and self._due(head, ttl):
+            self.refresh(head.thread_id, ttl)
+
+    def _due(self, head: Head, ttl: int) -> bool:
+        return head.ttl != ttl or self.clock.now() - head.extended_at > ttl / 4
+
+    def _extend(self, head: Head, ttl: int) -> None:
+        """The other records first: they must outlive the head."""
+        with self._log(head.thread_id, head.namespace) as log:
+            view = log.load()
+            if view is None or view.head.deleted or not self._due(view.head, ttl):
+                return
+            extent = replace(view.head.extent, sealed=view.last)
+            for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
+                self.store.extend(batch, ttl=2 * ttl)
+            extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()))
+            # A lost swap is no failure: the next use finds the extension still due.
+            if log.swap(extended, view.revision):
+                view.head, view.revision = extended, view.revision + 1
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def latest(self, thread_id: str, namespace: str) -> Entry | None:
+        """The checkpoint with the greatest id. At most two round trips, whatever the length of the stream."""
+        with self._log(thread_id, namespace) as log:
+            view = _live(log.load())
+            return self._locked(log, view.slice.latest()) if view else None
+
+    def find(self, thread_id: str, namespace: str, checkpoint_id: str) -> Entry | None:
+        with self._log(thread_id, namespace) as log:
+            view = _live(log.load())
+            return self._locked(log, History(log, view).find(checkpoint_id)) if view else None
+
+    def history(self, thread_id: str, namespace: str, before: str | None = None) -> Iterator[Entry]:
+        """Checkpoints with an id below `before`, greatest first, read as they are asked for."""
+        # A log of its own: writers go on changing the slice of the shared one.
+        log = self.reader(thread_id, namespace)
+        view = _live(log.load())
+        if view is not None:
+            yield from History(log, view).entries(before)
+
+    def channel_history(
+        self, thread_id: str, namespace: str, checkpoint_id: str | None, channels: Sequence[str]
+    ) -> dict[str, Carried] | None:
+        """What ancestors of a checkpoint (None: the latest) stored in `channels`, in one pass over the log.
+
+        None if there is no such checkpoint.
+        """
+        log = self.reader(thread_id, namespace)
+        view = _live(log.load())
+        if view is None:
+            return None
+        history = History(log, view)
+        target = view.slice.latest() if checkpoint_id is None else history.find(checkpoint_id)
+        return channel_history(history, target, channels) if target else None
+
+    def reader(self, thread_id: str, namespace: str) -> Log:
+        """A log with a view of its own, for long reads and for work beside the writers of this process."""
+        return Log(thread_id, namespace, self.io, self.settings, self.clock)
+
+    def _locked(self, log: Log, entry: Entry | None) -> Entry | None:
+        """The same entry, safe to fold while other threads use the stream."""
+        if entry is None:
+            return None
+        return Entry(
+            entry.folded,
+            _guarded(log.lock, entry.logged_writes),
+            _guarded(log.lock, entry.state),
+            _guarded(log.lock, entry.value),
+            _guarded(log.lock, entry.names),
+        )
+
+    def namespaces(self, thread_id: str) -> list[str]:
+        """The namespaces in which a thread has a live stream, sorted."""
+        return sorted(head.namespace for head in self.heads(thread_id))
+
+    def heads(self, thread_id: str | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[Head]:
+        """The heads of the live streams of one thread, or of all."""
+        return (head for head in self.all_heads(thread_id, partition=partition) if not head.deleted)
+
+    def all_heads(self, thread_id: str | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[Head]:
+        """As `heads`, with the tombstones of deleted streams."""
+        thread = None if thread_id is None else keys.text(thread_id)
+        for record in self.store.heads(thread, partition=partition):
+            head = read_head(record)
+            if thread_id in (None, head.thread_id):
+                yield head
+
+    def threads(self, prefix: str = "") -> Iterator[ThreadInfo]:
+        """The threads whose id begins with `prefix`, sorted by id."""
+        by_thread: dict[str, list[Head]] = {}
+        for head in self.heads():
+            if head.thread_id.startswith(prefix):
+                by_thread.setdefault(head.thread_id, []).append(head)
+        for thread_id, heads in sorted(by_thread.items()):
+            yield ThreadInfo(
+                thread_id,
+                tuple(sorted(head.namespace for head in heads)),
+                sum(head.sealed for head in heads),
+                sum(head.segments for head in heads),
+                sum(head.snapshot_bytes for head in heads),
+            )
+
+    # -- streams -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _log(self, thread_id: str, namespace: str) -> Iterator[Log]:
+        """The stream's log, locked. On leaving, the least recently used views beyond the cache's bytes are dropped."""
+        name = (thread_id, namespace)
+        with self._guard:
+            log = self._logs.pop(name, None) or Log(thread_id, namespace, self.io, self.settings, self.clock)
+            self._logs[name] = log
+        with log.lock:
+            try:
+                yield log
+            finally:
+                self._account(name, log)
+
+    log = _log
+
+    def _account(self, name: tuple[str, str], log: Log) -> None:
+        with self._guard:
+            self._held -= self._sizes.pop(name, 0)
+            if log.view is None:
+                self._logs.pop(name, None)
+                return
+            self._sizes[name] = log.view.slice.memory
+            self._held += self._sizes[name]
+            while self._held > self.settings.cache_bytes and len(self._logs) > 1:
+                oldest = next(iter(self._logs))
+                del self._logs[oldest]
+                self._held -= self._sizes.pop(oldest, 0)
+
+
+def _guarded(lock: AbstractContextManager[object], read: Callable[P, T]) -> Callable[P, T]:
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with lock:
+            return read(*args, **kwargs)
+
+    return call
+
+
+def _live(view: View | None) -> View | None:
+    return view if view is not None and not view.head.deleted else None

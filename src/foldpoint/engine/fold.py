@@ -1,0 +1,284 @@
+"""Folding a stretch of the log: pure, in memory, no I/O of its own.
+
+A `Slice` holds consecutive events, beginning with those of a snapshot or with the first of the stream, and answers what
+they add up to. It is the only place that knows in which order events count: the greatest checkpoint id is the latest;
+of two events for one checkpoint id the later one wins; of two writes of one task at one index the first wins, unless
+the index is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from copy import copy
+from dataclasses import dataclass
+from typing import Protocol
+
+from foldpoint.codecs.delta import Stored
+from foldpoint.codecs.event import (
+    CHECKPOINT,
+    FILLER,
+    Base,
+    Event,
+    Folded,
+    fold_checkpoint,
+    fold_state,
+    fold_writes,
+)
+from foldpoint.codecs.model import Value, Write
+from foldpoint.codecs.wire import Malformed
+
+State = dict[str, Stored]
+
+_STATE_STRIDE = 32
+"""While folding a chain every so many states are remembered, so that walking back refolds a bounded number."""
+
+
+class Earlier(Protocol):
+    """Answers for sequence numbers that a slice does not hold. May read the store."""
+
+    def payload(self, seq: int) -> bytes: ...
+
+    def folded(self, seq: int) -> Folded: ...
+
+    def state(self, seq: int) -> State: ...
+
+    def writes(self, seq: int) -> list[Write]: ...
+
+
+class Nothing:
+    """For slices that begin with their stream: nothing comes before."""
+
+    def payload(self, seq: int) -> bytes:
+        raise Malformed(f"event {seq} is referred to and is not in the log")
+
+    def folded(self, seq: int) -> Folded:
+        raise Malformed(f"event {seq} is referred to and is not in the log")
+
+    def state(self, seq: int) -> State:
+        raise Malformed(f"event {seq} is referred to and is not in the log")
+
+    def writes(self, seq: int) -> list[Write]:
+        raise Malformed(f"event {seq} is referred to and is not in the log")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A checkpoint read from the log. What is a function folds when it is called.
+
+    logged_writes: its pending writes as they were logged, in order. state: all its channels. value: one of them.
+    names: of its channels.
+    """
+
+    folded: Folded
+    logged_writes: Callable[[], list[list[Write]]]
+    state: Callable[[], dict[str, Value]]
+    value: Callable[[str], Value | None]
+    names: Callable[[], set[str]]
+
+    def writes(self) -> list[Write]:
+        """The pending writes, one per task and index, ordered by task path, task and index."""
+        return merge_writes(self.logged_writes())
+
+
+def merge_writes(logged: Iterable[list[Write]]) -> list[Write]:
+    """A checkpoint's writes from those logged for it, in log order: one per task and index, in LangGraph's order."""
+    kept: dict[tuple[str, int], Write] = {}
+    for writes in logged:
+        for write in writes:
+            if write.idx < 0:
+                kept[write.task_id, write.idx] = write
+            else:
+                kept.setdefault((write.task_id, write.idx), write)
+    return sorted(kept.values(), key=lambda write: (write.task_path, write.task_id, write.idx))
+
+
+class Slice:
+    """Events of a stream and what they fold to. Not thread-safe: its stream's lock guards it.
+
+    `covers`: up to this sequence number the events are a snapshot's, after it they are the log's own.
+    `whole_from`: every event about this or a greater checkpoint id is in the slice.
+    """
+
+    def __init__(self, snapshot: Iterable[Event] = (), *, covers: int = 0, earlier: Earlier | None = None) -> None:
+        self.covers = covers
+        self.events: dict[int, Event] = {}
+        self.checkpoints: dict[str, int] = {}
+        self.latest_id = ""
+        self.size = 0
+        self._state_bytes = 0
+        self._earlier = earlier or Nothing()
+        self._writes_of: dict[str, list[int]] = {}
+        self._folded: dict[int, Folded] = {}
+        self._states: dict[int, State] = {}
+        self._writes: dict[int, list[Write]] = {}
+        for event in snapshot:
+            self.add(event)
+        self.whole_from = self.latest_id
+
+    def add(self, event: Event) -> None:
+        """Take in one more event; in any order, each sequence number once."""
+        self.events[event.seq] = event
+        self.size += len(event.payload)
+        if event.kind == FILLER:
+            return
+        checkpoint_id = event.checkpoint_id
+        if event.kind == CHECKPOINT:
+            assert checkpoint_id is not None
+            if self.checkpoints.get(checkpoint_id, 0) < event.seq:
+                self.checkpoints[checkpoint_id] = event.seq
+            self.latest_id = max(self.latest_id, checkpoint_id)
+            return
+        if checkpoint_id is None:
+            assert event.base is not None
+            checkpoint_id = self.folded(event.base).header.id
+        self._writes_of.setdefault(checkpoint_id, []).append(event.seq)
+
+    def latest(self) -> Entry | None:
+        return self.find(self.latest_id) if self.checkpoints else None
+
+    def until(self, last: int) -> Slice:
+        """This slice without the events after `last`, which is not below `covers`."""
+        if all(seq <= last for seq in self.events):
+            return self
+        start = [event for seq, event in self.events.items() if seq <= self.covers]
+        shorter = Slice(start, covers=self.covers, earlier=self._earlier)
+        for seq in sorted(seq for seq in self.events if self.covers < seq <= last):
+            shorter.add(self.events[seq])
+        return shorter
+
+    @property
+    def writes_ids(self) -> Iterable[str]:
+        """The checkpoint ids that writes in this slice belong to."""
+        return self._writes_of.keys()
+
+    def find(self, checkpoint_id: str) -> Entry | None:
+        seq = self.checkpoints.get(checkpoint_id)
+        if seq is None:
+            return None
+        return Entry(
+            self.folded(seq),
+            lambda: [writes for _, writes in self.writes_events(checkpoint_id)],
+            lambda: self.values(seq),
+            lambda name: self.value(seq, name),
+            lambda: set(self.state(seq)),
+        )
+
+    def values(self, seq: int) -> dict[str, Value]:
+        return {name: Value(stored.type, bytes(stored.data)) for name, stored in self.state(seq).items()}
+
+    def value(self, seq: int, channel: str) -> Value | None:
+        stored = self.state(seq).get(channel)
+        return Value(stored.type, bytes(stored.data)) if stored else None
+
+    def writes_seqs(self, checkpoint_id: str) -> list[int]:
+        """The sequence numbers of the writes of a checkpoint, ascending."""
+        return sorted(self._writes_of.get(checkpoint_id, ()))
+
+    def writes_events(self, checkpoint_id: str) -> list[tuple[int, list[Write]]]:
+        """The writes of a checkpoint as they were logged, ascending."""
+        return [(seq, self.writes(seq)) for seq in self.writes_seqs(checkpoint_id)]
+
+    def orphans(self) -> list[str]:
+        """Checkpoint ids above the latest that have writes and no checkpoint yet, ascending."""
+        return sorted(id_ for id_ in self._writes_of if id_ > self.latest_id and id_ not in self.checkpoints)
+
+    def base_for(self, parent: str | None) -> Base | None:
+        """What a child of `parent` is based on: the parent where the slice holds it, else the latest checkpoint.
+
+        So that reading the latest never needs what lies before the slice.
+        """
+        if not self.checkpoints:
+            return None
+        return self.base(self.checkpoints.get(parent or "") or self.checkpoints[self.latest_id])
+
+    def copy(self) -> Slice:
+        """Another slice with the same events and memory, to be changed on its own."""
+        twin = Slice.__new__(Slice)
+        twin.__dict__.update({name: copy(value) for name, value in self.__dict__.items()})
+        twin._writes_of = {checkpoint_id: list(seqs) for checkpoint_id, seqs in self._writes_of.items()}
+        twin._earlier = self._earlier
+        return twin
+
+    def base(self, seq: int) -> Base:
+        """What a new event may be based on. `seq` names a checkpoint in this slice."""
+        folded = self.folded(seq)
+        return Base(folded, lambda: self.state(seq), lambda: self.writes_events(folded.header.id))
+
+    def folded(self, seq: int) -> Folded:
+        chain: list[Event] = []
+        at: int | None = seq
+        while at is not None and at not in self._folded:
+            event = self.events.get(at)
+            if event is None:
+                self._folded[at] = self._earlier.folded(at)
+                break
+            chain.append(_checkpoint(event))
+            at = event.base
+        for event in reversed(chain):
+            base = None if event.base is None else self._folded[event.base]
+            self._folded[event.seq] = fold_checkpoint(event, base)
+        return self._folded[seq]
+
+    def state(self, seq: int) -> State:
+        """The channels of the checkpoint at `seq`. The dict is shared: do not change it."""
+        chain: list[Event] = []
+        at: int | None = seq
+        state: State = {}
+        while at is not None:
+            if at in self._states:
+                state = self._states[at]
+                break
+            event = self.events.get(at)
+            if event is None:
+                state = self._states[at] = self._earlier.state(at)
+                break
+            chain.append(_checkpoint(event))
+            at = event.base
+        for position, event in enumerate(reversed(chain)):
+            base = None
+            if event.base is not None:
+                base = Base(self.folded(event.base), lambda state=state: state)  # type: ignore[misc]
+            state = fold_state(event, self.folded(event.seq), base, self.writes)
+            if position % _STATE_STRIDE == _STATE_STRIDE - 1:
+                self._states[event.seq] = state
+        self._states[seq] = state
+        return state
+
+    def put_state(self, seq: int, state: State) -> None:
+        """Remember a state that the caller knows, instead of folding it again."""
+        self._states[seq] = state
+        self._state_bytes = sum(len(stored.data) for stored in state.values())
+
+    @property
+    def memory(self) -> int:
+        """Bytes held, about: payloads and the last remembered state."""
+        return self.size + self._state_bytes
+
+    def forget_states(self, *keep: int) -> None:
+        """Drop remembered states and writes, but for `keep`."""
+        self._states = {seq: self._states[seq] for seq in keep if seq in self._states}
+        self._writes.clear()
+
+    def payload(self, seq: int) -> bytes:
+        """The payload as it was logged (a snapshot's is another), b"" for a filler."""
+        event = self.events.get(seq)
+        if event is None or seq <= self.covers:
+            return self._earlier.payload(seq)
+        return event.payload
+
+    def writes(self, seq: int) -> list[Write]:
+        if seq not in self._writes:
+            event = self.events.get(seq)
+            if event is None:
+                return self._earlier.writes(seq)
+            if event.kind in (CHECKPOINT, FILLER):
+                raise Malformed(f"event {seq} is referred to as writes")
+            base = None if event.base is None else self.base(event.base)
+            self._writes[seq] = fold_writes(event, base, self.writes)
+        return self._writes[seq]
+
+
+def _checkpoint(event: Event) -> Event:
+    if event.kind != CHECKPOINT:
+        raise Malformed(f"event {event.seq} is referred to as a checkpoint")
+    return event

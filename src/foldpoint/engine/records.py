@@ -1,0 +1,101 @@
+"""The storage seam: what Foldpoint asks of a store, in bytes.
+
+No LangGraph type and no policy crosses this line. A store holds two kinds of record:
+
+* **log records**: immutable bytes under a key of at most 64 bytes. They are created once and never changed.
+* **heads**: one small mutable record per stream, changed by compare-and-swap on a revision counter.
+
+Every method may be called from any thread, and raises `StoreUnavailable` (or a subclass) when the store cannot
+serve it; nothing else leaves a backend. After an error the caller does not know whether a write was applied, and
+every write may simply be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store can do.
+
+    `max_record`: the largest value of a log record, in bytes; the engine splits what is larger.
+    `durable_removes`: a removed record stays removed after any crash.
+    `ttl`: expiry is honoured; without it a `ttl` other than None is refused with ValueError.
+    """
+
+    max_record: int
+    durable_removes: bool
+    ttl: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRecord:
+    """A stream's head as stored. `thread` groups the heads of one thread and is indexed."""
+
+    key: bytes
+    thread: bytes
+    revision: int
+    value: bytes
+
+
+class RecordStore(Protocol):
+    """The verbs of a store. `ttl` is in seconds, None means never; every write states it."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Fixed for the life of the store object."""
+        ...
+
+    def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
+        """Create each (key, value) that does not exist; True where created, False where the key was taken.
+
+        Atomic per record, not across records. Durable when it returns. A False leaves the record as it was.
+        A key given twice in one call is created once: True, then False.
+        """
+        ...
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, in order, None where there is none. Sees every create that returned before."""
+        ...
+
+    def get_head(self, key: bytes) -> HeadRecord | None:
+        """The head, at least as new as the last swap that returned."""
+        ...
+
+    def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
+        """Store `head` if the stored revision equals `expected` (None: if there is no head); True if stored.
+
+        Atomic and durable. `head.revision` must differ from `expected`. A False changes nothing, not even the
+        expiry.
+        """
+        ...
+
+    def heads(self, thread: bytes | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[HeadRecord]:
+        """The heads of one thread, or all; `partition=(i, n)` gives the i-th of n disjoint shares that cover all.
+
+        Lazy. Not a snapshot: a head swapped meanwhile is seen before or after the swap.
+        """
+        ...
+
+    def extend(self, keys: Iterable[bytes], *, heads: Iterable[bytes] = (), ttl: int | None) -> None:
+        """Let log records and heads live `ttl` seconds from now; missing ones are passed over."""
+        ...
+
+    def remove_many(self, keys: Iterable[bytes]) -> None:
+        """Remove log records; missing ones are passed over."""
+        ...
+
+    def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
+        """All keys of log records, lazily, in shares as for `heads`. For the sweep only; may be slow."""
+        ...
+
+    def reclaim(self) -> int:
+        """Give space that removed (and expired) records held back to the operating system; bytes given back."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Idempotent; any later call raises StoreUnavailable."""
+        ...

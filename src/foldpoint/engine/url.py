@@ -1,0 +1,57 @@
+"""Stores by URL."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from foldpoint.engine.memory import MemoryStore
+from foldpoint.engine.records import RecordStore
+from foldpoint.engine.sqlite import SqliteStore
+
+FORMS = "memory:, sqlite:///file.db, or aerospike://host:3000,host2:3000/namespace?prefix=fp"
+
+
+def open_store(url: str) -> RecordStore:
+    """The store that `url` names, open.
+
+    sqlite:///relative.db and sqlite:////absolute.db as in SQLAlchemy, or a plain path that ends in .db.
+    Raises ValueError for a malformed URL, StoreUnavailable where the store cannot be opened.
+    """
+    parts = urlsplit(url)
+    if url in ("memory:", "memory://"):
+        return MemoryStore()
+    if parts.scheme == "sqlite":
+        return _open_sqlite(url)
+    if parts.scheme == "aerospike":
+        return _open_aerospike(url)
+    raise ValueError(f"url: expected {FORMS}, got {url!r}")
+
+
+def _open_sqlite(url: str) -> RecordStore:
+    prefix = "sqlite:///"
+    path = unquote(url[len(prefix) :])
+    if not url.startswith(prefix) or not path or path == ":memory:":
+        raise ValueError(f"url: expected sqlite:///file.db (sqlite:////absolute/file.db), got {url!r}")
+    return SqliteStore(path)
+
+
+def _open_aerospike(url: str) -> RecordStore:
+    from foldpoint.engine.aerospike import AerospikeStore
+
+    parts = urlsplit(url)
+    namespace = parts.path.strip("/")
+    options = dict(parse_qsl(parts.query))
+    unknown = set(options) - {"prefix"}
+    if not parts.netloc or not namespace or "/" in namespace or unknown:
+        raise ValueError(f"url: expected aerospike://host:3000,host2:3000/namespace?prefix=fp, got {url!r}")
+    hosts = [_host(url, part) for part in parts.netloc.rpartition("@")[2].split(",")]
+    return AerospikeStore.connect(hosts, namespace, prefix=options.get("prefix", "fp"))
+
+
+def _host(url: str, part: str) -> tuple[str, int]:
+    name, _, port = part.rpartition(":")
+    if not name:
+        name, port = part, "3000"
+    if not name or not port.isdigit():
+        raise ValueError(f"url: expected host or host:port, got {part!r} in {url!r}")
+    return name, int(port)

@@ -1,0 +1,141 @@
+"""LangGraph's checkpoints as the engine stores them, and back. The only place that serializes and deserializes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    CheckpointMetadata,
+    CheckpointTuple,
+    PendingWrite,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from foldpoint.codecs.event import Folded
+from foldpoint.codecs.model import Checkpoint, Header, Scalar, Value, Write
+
+_HEADER_KEYS = {"v", "id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"}
+_INT_LIMIT = 1 << 62
+"""Labels are stored as differences, which must fit 64 bits too."""
+
+
+def to_value(serde: SerializerProtocol, value: Any) -> Value:
+    type_, data = serde.dumps_typed(value)
+    return Value(type_, bytes(data))
+
+
+def from_value(serde: SerializerProtocol, value: Value) -> Any:
+    return serde.loads_typed((value.type, value.data))
+
+
+def to_checkpoint(
+    serde: SerializerProtocol, config: RunnableConfig, checkpoint: LangGraphCheckpoint, metadata: CheckpointMetadata
+) -> Checkpoint:
+    """Raises the serializer's error for a value that it cannot serialize, ValueError for an impossible version."""
+    extra = {key: value for key, value in checkpoint.items() if key not in _HEADER_KEYS}
+    labels, rest = split_metadata(cast(dict[str, Any], get_checkpoint_metadata(config, metadata)))
+    return Checkpoint(
+        Header(
+            id=checkpoint["id"],
+            parent=config["configurable"].get("checkpoint_id") or None,
+            v=checkpoint.get("v", 1),
+            ts=checkpoint.get("ts", ""),
+            channel_versions=dict(checkpoint["channel_versions"]),
+            versions_seen={node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
+            updated_channels=_listed(checkpoint.get("updated_channels")),
+            extra=to_value(serde, extra) if extra else None,
+        ),
+        channels={name: to_value(serde, value) for name, value in checkpoint["channel_values"].items()},
+        labels=labels,
+        metadata=to_value(serde, rest) if rest else None,
+    )
+
+
+def _listed(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
+def split_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, Scalar], dict[str, Any]]:
+    """(plain scalars, the rest)."""
+    labels: dict[str, Scalar] = {}
+    rest: dict[str, Any] = {}
+    for key, value in metadata.items():
+        (labels if _is_label(value) else rest)[key] = value
+    return labels, rest
+
+
+def _is_label(value: Any) -> bool:
+    if type(value) is int:
+        return -_INT_LIMIT < value < _INT_LIMIT
+    return value is None or type(value) in (str, bool, float)
+
+
+def to_writes(
+    serde: SerializerProtocol, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+) -> list[Write]:
+    return [
+        Write(task_id, WRITES_IDX_MAP.get(channel, at), channel, to_value(serde, value), task_path)
+        for at, (channel, value) in enumerate(writes)
+    ]
+
+
+def from_writes(serde: SerializerProtocol, writes: Sequence[Write]) -> list[PendingWrite]:
+    return [(write.task_id, write.channel, from_value(serde, write.value)) for write in writes]
+
+
+def from_metadata(serde: SerializerProtocol, folded: Folded) -> CheckpointMetadata:
+    rest = from_value(serde, folded.metadata) if folded.metadata else {}
+    return cast(CheckpointMetadata, {**folded.labels, **rest})
+
+
+def matches(serde: SerializerProtocol, folded: Folded, wanted: Mapping[str, Any]) -> bool:
+    """Whether the metadata has all of `wanted`; deserializes only if a wanted key is no plain scalar."""
+    if all(key in folded.labels for key in wanted):
+        return all(folded.labels[key] == value for key, value in wanted.items())
+    metadata = from_metadata(serde, folded)
+    return all(metadata.get(key) == value for key, value in wanted.items())
+
+
+def from_header(serde: SerializerProtocol, header: Header, values: dict[str, Any]) -> LangGraphCheckpoint:
+    checkpoint = {
+        "v": header.v,
+        "ts": header.ts,
+        "id": header.id,
+        "channel_values": values,
+        "channel_versions": dict(header.channel_versions),
+        "versions_seen": {node: dict(seen) for node, seen in header.versions_seen.items()},
+        "updated_channels": _listed(header.updated_channels),
+    }
+    if header.extra:
+        checkpoint.update(from_value(serde, header.extra))
+    return cast(LangGraphCheckpoint, checkpoint)
+
+
+def to_config(thread_id: Any, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    return {
+        "configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id},
+    }
+
+
+def to_tuple(
+    serde: SerializerProtocol,
+    thread_id: Any,
+    namespace: str,
+    folded: Folded,
+    channels: Mapping[str, Value],
+    writes: Sequence[Write],
+) -> CheckpointTuple:
+    header = folded.header
+    values = {name: from_value(serde, value) for name, value in channels.items()}
+    return CheckpointTuple(
+        config=to_config(thread_id, namespace, header.id),
+        checkpoint=from_header(serde, header, values),
+        metadata=from_metadata(serde, folded),
+        parent_config=to_config(thread_id, namespace, header.parent) if header.parent else None,
+        pending_writes=from_writes(serde, writes),
+    )

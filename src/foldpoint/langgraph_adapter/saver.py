@@ -1,0 +1,402 @@
+"""The checkpointer: `graph.compile(checkpointer=FoldpointSaver...)`.
+
+Synchronous methods do the work; the asynchronous ones run them in a bounded pool of the saver's own, so that the event
+loop is never blocked and the loop's default executor never filled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from foldpoint.compaction import Background, DropAll, DropRuns, KeepLast, Policy, copy_thread, rewrite_thread
+from foldpoint.engine.engine import Engine
+from foldpoint.engine.fold import Entry
+from foldpoint.engine.url import open_store
+from foldpoint.langgraph_adapter import conversion
+from foldpoint.langgraph_adapter.ttl import Lifetime
+from foldpoint.settings import load_settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_Found = tuple[Any, str, Entry]  # thread id, namespace, checkpoint
+
+_UPKEEP_AT = 0.75
+"""Of the window: then the tail is sealed in the background, before a writer has to."""
+_STRATEGIES = "'keep_latest', 'delete' (or 'delete_all'), or keep_last=N"
+
+
+class FoldpointSaver(BaseCheckpointSaver[Any]):
+    """LangGraph checkpoints in a log of deltas.
+
+    engine: where to store. serde: LangGraph's serializer; with an `EncryptedSerializer` its inner serializer makes the
+    values and its cipher seals whole records. ttl: {"default_ttl": minutes, "refresh_on_read": bool}; a thread expires
+    whole, between 1 and 1.25 times the TTL after its last use.
+
+        with FoldpointSaver.from_conn_string("sqlite:///agents.db") as saver:
+            graph = builder.compile(checkpointer=saver)
+    """
+
+    def __init__(
+        self, engine: Engine, *, serde: SerializerProtocol | None = None, ttl: Mapping[str, Any] | None = None
+    ) -> None:
+        self._plain_engine = engine
+        self._engine = engine
+        self._serde: SerializerProtocol = JsonPlusSerializer()
+        self._values: SerializerProtocol = self._serde
+        self._lifetime = Lifetime.parse(ttl, engine.settings.ttl)
+        self._background = Background()
+        self._pool = ThreadPoolExecutor(engine.settings.io_threads, thread_name_prefix="foldpoint-io")
+        self._owns_store = False
+        super().__init__(serde=serde)
+
+    @classmethod
+    def from_conn_string(
+        cls,
+        url: str,
+        *,
+        serde: SerializerProtocol | None = None,
+        ttl: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> FoldpointSaver:
+        """A saver on the store of `url`, which it closes when its `with` or `async with` block ends.
+
+        url: memory:, sqlite:///file.db, or aerospike://host:3000/namespace?prefix=fp. settings: fields of `Settings`.
+        Raises ValueError for a malformed URL or setting, StoreUnavailable where the store cannot be opened.
+        """
+        chosen = load_settings(url=url, **settings)
+        saver = cls(Engine(open_store(url), chosen), serde=serde, ttl=ttl)
+        saver._owns_store = True
+        return saver
+
+    def __enter__(self) -> FoldpointSaver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> FoldpointSaver:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def close(self) -> None:
+        """Stop background work, and close the store if `from_conn_string` opened it. Idempotent."""
+        self._background.close()
+        self._pool.shutdown(wait=True)
+        if self._owns_store:
+            self._plain_engine.store.close()
+
+    def setup(self) -> None:
+        """Make the store ready. Idempotent, and not needed: opening a store does it too."""
+
+    async def asetup(self) -> None:
+        """As `setup`."""
+        await self._async(self.setup)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that this saver's records are sealed and read with."""
+        return self._engine
+
+    # -- serializer ----------------------------------------------------------------------------------------------------
+
+    @property
+    def serde(self) -> SerializerProtocol:
+        """LangGraph's serializer; may be replaced, also by an `EncryptedSerializer`."""
+        return self._serde
+
+    @serde.setter
+    def serde(self, serde: SerializerProtocol) -> None:
+        self._serde = serde
+        if isinstance(serde, EncryptedSerializer):
+            self._values = serde.serde
+            self._engine = self._plain_engine.with_cipher(serde.cipher)
+        else:
+            self._values = serde
+            self._engine = self._plain_engine
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> FoldpointSaver:
+        """A shallow clone with a wider msgpack allowlist, on the same store."""
+        clone = super().with_allowlist(extra_allowlist)
+        assert isinstance(clone, FoldpointSaver)
+        return clone
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint with all its channel values; durable when it returns."""
+        thread_id, namespace = _stream(config)
+        stored = conversion.to_checkpoint(self._values, config, checkpoint, metadata)
+        tail = self._engine.put(thread_id, namespace, stored, ttl=self._lifetime.seconds)
+        self._after_write(thread_id, namespace, tail)
+        return conversion.to_config(config["configurable"]["thread_id"], namespace, checkpoint["id"])
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store a task's pending writes; idempotent by task and position, special writes replace."""
+        thread_id, namespace = _stream(config)
+        checkpoint_id = config["configurable"].get("checkpoint_id")
+        if not checkpoint_id:
+            raise ValueError("put_writes needs config['configurable']['checkpoint_id']: the checkpoint they belong to")
+        if not writes:
+            return
+        stored = conversion.to_writes(self._values, writes, task_id, task_path)
+        tail = self._engine.put_writes(thread_id, namespace, checkpoint_id, stored, ttl=self._lifetime.seconds)
+        self._after_write(thread_id, namespace, tail)
+
+    def _after_write(self, thread_id: str, namespace: str, tail: int) -> None:
+        if tail >= _UPKEEP_AT * self._engine.settings.window:
+            self._background.request(self._engine, thread_id, namespace)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that `config` names, the latest if it names none."""
+        thread_id, namespace = _stream(config)
+        checkpoint_id = config["configurable"].get("checkpoint_id")
+        if checkpoint_id:
+            entry = self._engine.find(thread_id, namespace, checkpoint_id)
+        else:
+            entry = self._engine.latest(thread_id, namespace)
+        if entry is None:
+            return None
+        if self._lifetime.refresh_on_read:
+            self._engine.refresh(thread_id, self._lifetime.seconds)
+        return self._tuple(config["configurable"]["thread_id"], namespace, entry)
+
+    def _tuple(self, thread_id: Any, namespace: str, entry: Entry) -> CheckpointTuple:
+        return conversion.to_tuple(self._values, thread_id, namespace, entry.folded, entry.state(), entry.writes())
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints that match, newest first within a thread; lazily.
+
+        Without a namespace in `config` all of the thread's, without a config all threads', one after the other.
+        filter: metadata keys and the values they must equal.
+        """
+        found = (
+            (thread_id, namespace, entry)
+            for thread_id, namespace, entry in self._entries(config, before)
+            if not filter or conversion.matches(self._values, entry.folded, filter)
+        )
+        for thread_id, namespace, entry in islice(found, limit):
+            yield self._tuple(thread_id, namespace, entry)
+
+    def _entries(self, config: RunnableConfig | None, before: RunnableConfig | None) -> Iterator[_Found]:
+        bound = before["configurable"].get("checkpoint_id") if before else None
+        if config is None:
+            for thread in self._engine.threads():
+                yield from self._thread_entries(thread.thread_id, thread.namespaces, bound)
+            return
+        thread_id, _ = _stream(config)
+        given = config["configurable"]
+        namespace = given.get("checkpoint_ns")
+        namespaces = self._engine.namespaces(thread_id) if namespace is None else [namespace]
+        checkpoint_id = given.get("checkpoint_id")
+        if checkpoint_id:
+            for name in namespaces:
+                entry = self._engine.find(thread_id, name, checkpoint_id)
+                if entry is not None and (bound is None or checkpoint_id < bound):
+                    yield given["thread_id"], name, entry
+            return
+        for _, name, entry in self._thread_entries(thread_id, namespaces, bound):
+            yield given["thread_id"], name, entry
+
+    def _thread_entries(self, thread_id: str, namespaces: Sequence[str], bound: str | None) -> Iterator[_Found]:
+        streams = [
+            ((thread_id, namespace, entry) for entry in self._engine.history(thread_id, namespace, bound))
+            for namespace in namespaces
+        ]
+        if len(streams) == 1:
+            return iter(streams[0])
+        return heapq.merge(*streams, key=lambda found: found[2].folded.header.id, reverse=True)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Per channel the writes of the ancestors and the value they start from, in one pass over the log."""
+        if not channels:
+            return {}
+        thread_id, namespace = _stream(config)
+        found = self._engine.channel_history(
+            thread_id, namespace, config["configurable"].get("checkpoint_id"), list(channels)
+        )
+        result: dict[str, DeltaChannelHistory] = {}
+        for channel in channels:
+            history: DeltaChannelHistory = {"writes": []}
+            if found is not None:
+                history["writes"] = conversion.from_writes(self._values, found[channel].writes)
+                if (seed := found[channel].seed) is not None:
+                    history["seed"] = conversion.from_value(self._values, seed)
+            result[channel] = history
+        return result
+
+    # -- threads -------------------------------------------------------------------------------------------------------
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete every checkpoint and write of a thread. Its records leave the store when the grace is over."""
+        self._rewrite(str(thread_id), DropAll())
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints, with their writes, whose metadata has one of these run ids. Reads every thread."""
+        wanted = frozenset(run_ids)
+        if not wanted:
+            return
+        for thread in self._engine.threads():
+            self._rewrite(thread.thread_id, DropRuns(wanted))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy every checkpoint and write; what the target already has stays."""
+        copy_thread(self._engine, str(source_thread_id), str(target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None) -> None:
+        """Drop old checkpoints of these threads, per namespace.
+
+        strategy: 'keep_latest', or 'delete' (also spelled 'delete_all') for everything; `keep_last`: keep that many
+        instead of one. What the kept checkpoints' DeltaChannels need of the dropped ones is carried along.
+        """
+        policy = _policy(strategy, keep_last)
+        for thread_id in thread_ids:
+            self._rewrite(str(thread_id), policy)
+
+    def _rewrite(self, thread_id: str, policy: Policy) -> None:
+        for namespace in self._engine.namespaces(thread_id):
+            self._background.request(self._engine, thread_id, namespace)
+        rewrite_thread(self._engine, thread_id, policy)
+
+    # -- versions ------------------------------------------------------------------------------------------------------
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """Integers; a thread whose versions are another saver's strings ("000…2.0.123") goes on in their form."""
+        if current is None:
+            return 1
+        if isinstance(current, str):
+            number, _, rest = current.partition(".")
+            following = str(int(number) + 1).zfill(len(number))
+            return f"{following}.{rest}" if rest else following
+        return current + 1
+
+    # -- the same, asynchronously --------------------------------------------------------------------------------------
+
+    async def _async(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As `get_tuple`."""
+        return await self._async(self.get_tuple, config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As `list`: fetched in growing batches, so that the first comes soon and many come fast."""
+        found = self.list(config, filter=filter, before=before, limit=limit)
+        size = 1
+        while batch := await self._async(_take, found, size):
+            for item in batch:
+                yield item
+            size = min(size * 2, 64)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As `put`."""
+        return await self._async(self.put, config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """As `put_writes`."""
+        await self._async(self.put_writes, config, writes, task_id, task_path)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `get_delta_channel_history`."""
+        return await self._async(self.get_delta_channel_history, config=config, channels=channels)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await self._async(self.delete_thread, thread_id)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await self._async(self.delete_for_runs, run_ids)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await self._async(self.copy_thread, source_thread_id, target_thread_id)
+
+    async def aprune(
+        self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None
+    ) -> None:
+        """As `prune`."""
+        await self._async(self.prune, thread_ids, strategy=strategy, keep_last=keep_last)
+
+
+def _stream(config: RunnableConfig) -> tuple[str, str]:
+    """(thread id, namespace). Raises ValueError where the thread id is missing."""
+    configurable = config.get("configurable") or {}
+    thread_id = configurable.get("thread_id")
+    if thread_id is None:
+        raise ValueError("config['configurable']['thread_id'] is missing: it names the thread to store or read")
+    return str(thread_id), configurable.get("checkpoint_ns") or ""
+
+
+def _take(found: Iterator[T], size: int) -> list[T]:
+    return [*islice(found, size)]
+
+
+def _policy(strategy: str, keep_last: int | None) -> Policy:
+    if keep_last is not None:
+        return KeepLast(keep_last)
+    if strategy == "keep_latest":
+        return KeepLast(1)
+    if strategy in ("delete", "delete_all"):
+        return DropAll()
+    raise ValueError(f"strategy: expected {_STRATEGIES}, got {strategy!r}")

@@ -1,0 +1,54 @@
+"""Settings, from arguments or `FOLDPOINT_*` environment variables.
+
+>>> Settings(url="memory:", window=32).window
+32
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """How an engine works. Every field may be given as `FOLDPOINT_<NAME>`; a wrong value names itself."""
+
+    model_config = SettingsConfigDict(env_prefix="FOLDPOINT_", frozen=True, extra="forbid")
+
+    url: str = Field(
+        "sqlite:///foldpoint.db",
+        description="memory:, sqlite:///file.db, or aerospike://host:3000,host2:3000/namespace?prefix=fp",
+    )
+    window: Annotated[int, Field(ge=2, le=1024)] = Field(
+        64, description="events after the last sealed segment before a writer seals (design: K)"
+    )
+    snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="a snapshot is taken when the log since the last one outweighs it by this factor"
+    )
+    grace: Annotated[float, Field(ge=0)] = Field(
+        600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it"
+    )
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        256 * 1024 * 1024, description="memory for the last state of active streams, least recently used first out"
+    )
+    compression_level: Annotated[int, Field(ge=1, le=22)] = Field(3, description="zstd level of single events")
+    segment_level: Annotated[int, Field(ge=1, le=22)] = Field(9, description="zstd level of segments and snapshots")
+    ttl: Annotated[int, Field(gt=0)] | None = Field(None, description="seconds a thread lives after its last use")
+    io_threads: Annotated[int, Field(ge=1, le=512)] = Field(16, description="threads of a saver's asynchronous calls")
+
+
+def load_settings(**given: object) -> Settings:
+    """Settings from `given` and the environment. Raises ValueError that names each wrong setting."""
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        wrong = "; ".join(_explain(problem) for problem in error.errors())
+        raise ValueError(f"wrong setting: {wrong}") from error
+
+
+def _explain(problem: object) -> str:
+    assert isinstance(problem, dict)
+    name = ".".join(map(str, problem["loc"])) or "settings"
+    return f"{name} (FOLDPOINT_{name.upper()}): {problem['msg']}, got {problem['input']!r}"
