@@ -31,16 +31,18 @@ class DeadEpoch:
 class Head:
     """Positions of one stream.
 
-    sealed: the last sequence number that lies in a segment; 0 if none. segments: how many were written.
-    snapshots: numbers taken so far. snapshot: the one that latest is read from, of `snapshot_bytes` bytes; logged:
-    bytes of segments since.
-    kept / kept_logged: the last snapshot that stays for reading history, and bytes of segments since.
-    cleaned: what is removed of superseded records; mark: what was superseded at `marked_at` and goes next.
+    window: how many sequence numbers after `sealed` may be taken; all readers and writers must agree on it, so it is
+    fixed when an epoch begins. sealed: the last sequence number that lies in a segment; 0 if none. segments: how many
+    were written. snapshots: numbers taken so far. snapshot: the one that latest is read from, of `snapshot_bytes`
+    bytes; logged: bytes of segments since. kept / kept_logged: the last snapshot that stays for reading history, and
+    bytes of segments since. cleaned: what is removed of superseded records; mark: what was superseded at `marked_at`
+    and goes next. ttl: seconds, as of `extended_at`. Times are seconds since 1970.
     """
 
     thread_id: str
     namespace: str
     epoch: bytes
+    window: int
     deleted: bool = False
     sealed: int = 0
     segments: int = 0
@@ -58,6 +60,16 @@ class Head:
     extended_at: int = 0
 
     @property
+    def slots(self) -> range:
+        """The sequence numbers of the window."""
+        return range(self.sealed + 1, self.sealed + self.window + 1)
+
+    @property
+    def record_ttl(self) -> int | None:
+        """Seconds that records other than the head live: they must outlive it."""
+        return None if self.ttl is None else 2 * self.ttl
+
+    @property
     def extent(self) -> Extent:
         return Extent(self.sealed, self.segments, self.snapshots)
 
@@ -72,6 +84,7 @@ def encode_head(head: Head) -> bytes:
             head.thread_id,
             head.namespace,
             head.epoch,
+            head.window,
             head.deleted,
             head.sealed,
             head.segments,
@@ -95,13 +108,14 @@ def decode_head(data: bytes) -> Head:
     """Raises Malformed."""
     try:
         fields = unpack(data)
-        thread_id, namespace, epoch, deleted, sealed, segments, snapshots = fields[:7]
-        snapshot, snapshot_bytes, logged, kept, kept_logged = fields[7:12]
-        cleaned, mark, marked_at, dead, ttl, extended_at = fields[12:]
+        thread_id, namespace, epoch, window, deleted, sealed, segments, snapshots = fields[:8]
+        snapshot, snapshot_bytes, logged, kept, kept_logged = fields[8:13]
+        cleaned, mark, marked_at, dead, ttl, extended_at = fields[13:]
         return Head(
             thread_id=thread_id,
             namespace=namespace,
             epoch=epoch,
+            window=window,
             deleted=deleted,
             sealed=sealed,
             segments=segments,

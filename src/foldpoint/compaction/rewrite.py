@@ -20,7 +20,8 @@ from foldpoint.engine import keys
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry, Slice
 from foldpoint.engine.history import History, channel_history
-from foldpoint.engine.log import Log, View
+from foldpoint.engine.log import Log
+from foldpoint.engine.view import View
 from foldpoint.errors import Conflict
 
 _ATTEMPTS = 64
@@ -83,10 +84,10 @@ def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
                 return
             log.create_stream(None)
             continue
-        if select(_in_log_order(History(log, view))) is None:
+        if select(_in_log_order(History(log.reader, view))) is None:
             return
-        log.fill(view, view.head.sealed + log.settings.window)
-        history = History(log, view)
+        log.fill(view, view.head.slots[-1])
+        history = History(log.reader, view)
         chosen = select(_in_log_order(history))
         if chosen is None:
             return
@@ -103,12 +104,13 @@ def _in_log_order(history: History) -> list[Entry]:
 def _new_epoch(log: Log, view: View, history: History, chosen: list[Entry]) -> Head:
     """Write `chosen` into a new epoch: the head that makes it the stream's. A tombstone if there is nothing."""
     now = int(log.clock.now())
-    extent = replace(view.head.extent, sealed=view.head.sealed + log.settings.window)
+    extent = replace(view.head.extent, sealed=view.head.slots[-1])
     left = DeadEpoch(view.head.epoch, view.head.cleaned, extent, now)
     empty = Head(
         log.thread_id,
         log.namespace,
         keys.new_epoch(),
+        log.settings.window,
         deleted=not chosen,
         dead=(*view.head.dead, left),
         ttl=view.head.ttl,
@@ -145,7 +147,7 @@ class _EpochWriter:
 
     def __init__(self, log: Log, head: Head) -> None:
         self._log = log
-        self._view = View(head, 0, log.clock.monotonic(), Slice(), 0)
+        self._view = View(head, 0, log.clock.monotonic(), Slice(head.epoch), 0)
 
     def add(self, entry: Entry, carried: dict[str, Carried]) -> None:
         folded = entry.folded
@@ -163,11 +165,11 @@ class _EpochWriter:
         seq = self._view.last + 1
         self._view.slice.add(unpack_event(seq, encode(seq)))
         self._view.last = seq
-        if seq - self._view.head.sealed == self._log.settings.window:
+        if seq - self._view.head.sealed == self._view.head.window:
             self._seal()
 
     def _seal(self) -> None:
-        self._view = self._log.advance(self._view)
+        self._view = self._log.sealer.advance(self._view)
         self._view.slice.forget_states()
 
     def finish(self) -> Head:

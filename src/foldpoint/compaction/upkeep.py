@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.inventory import epoch_keys, superseded_keys
-from foldpoint.engine.log import Log, superseded
+from foldpoint.engine.log import Log
+from foldpoint.engine.sealing import superseded
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,15 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock. `now` moves with the monotonic clock: a jump while the process runs is not seen."""
 
-    started: float = field(default_factory=lambda: time.time() - time.monotonic())
+    started: float = field(default_factory=lambda: time.time() - _elapsed())
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return _elapsed()
 
     def now(self) -> float:
-        return self.started + time.monotonic()
+        return self.started + _elapsed()
+
+
+def _elapsed() -> float:
+    # Where the system has it, the clock that goes on while the machine sleeps: knowledge ages then too.
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

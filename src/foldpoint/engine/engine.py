@@ -24,8 +24,10 @@ from foldpoint.engine.fold import Entry, Slice
 from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.io import RecordIO
-from foldpoint.engine.log import Log, View, read_head
+from foldpoint.engine.log import Log
+from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
+from foldpoint.engine.view import View
 from foldpoint.settings import Settings
 
 P = ParamSpec("P")
@@ -90,7 +92,7 @@ class Engine:
             if event.seq in view.slice.events:
                 self._remember(view.slice, event.seq, event.base, checkpoint)
         self._keep_alive(view.head, ttl)
-        return view.last - view.head.sealed
+        return view.tail
 
     def put_writes(
         self, thread_id: str, namespace: str, checkpoint_id: str, writes: Sequence[Write], *, ttl: int | None = None
@@ -108,7 +110,7 @@ class Engine:
         with self._log(thread_id, namespace) as log:
             view, _ = log.append(encode, existing=True, ttl=ttl)
         self._keep_alive(view.head, ttl)
-        return view.last - view.head.sealed
+        return view.tail
 
     def _remember(self, slice_: Slice, seq: int, base: int | None, checkpoint: Checkpoint) -> None:
         """Keep the state that was just put, sharing with its base what did not change."""
@@ -164,7 +166,7 @@ class Engine:
     def find(self, thread_id: str, namespace: str, checkpoint_id: str) -> Entry | None:
         with self._log(thread_id, namespace) as log:
             view = _live(log.load())
-            return self._locked(log, History(log, view).find(checkpoint_id)) if view else None
+            return self._locked(log, History(log.reader, view).find(checkpoint_id)) if view else None
 
     def history(self, thread_id: str, namespace: str, before: str | None = None) -> Iterator[Entry]:
         """Checkpoints with an id below `before`, greatest first, read as they are asked for."""
@@ -172,7 +174,7 @@ class Engine:
         log = self.reader(thread_id, namespace)
         view = _live(log.load())
         if view is not None:
-            yield from History(log, view).entries(before)
+            yield from History(log.reader, view).entries(before)
 
     def channel_history(
         self, thread_id: str, namespace: str, checkpoint_id: str | None, channels: Sequence[str]
@@ -185,7 +187,7 @@ class Engine:
         view = _live(log.load())
         if view is None:
             return None
-        history = History(log, view)
+        history = History(log.reader, view)
         target = view.slice.latest() if checkpoint_id is None else history.find(checkpoint_id)
         return channel_history(history, target, channels) if target else None
 

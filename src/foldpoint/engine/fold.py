@@ -8,7 +8,8 @@ the index is negative.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,8 @@ from foldpoint.codecs.event import (
 )
 from foldpoint.codecs.model import Value, Write
 from foldpoint.codecs.wire import Malformed
+from foldpoint.engine import keys
+from foldpoint.errors import CorruptRecord
 
 State = dict[str, Stored]
 
@@ -48,17 +51,23 @@ class Earlier(Protocol):
 class Nothing:
     """For slices that begin with their stream: nothing comes before."""
 
+    def __init__(self, epoch: bytes) -> None:
+        self._epoch = epoch
+
+    def _missing(self, seq: int) -> CorruptRecord:
+        return CorruptRecord(keys.event(self._epoch, seq), "referred to, and not in the log")
+
     def payload(self, seq: int) -> bytes:
-        raise Malformed(f"event {seq} is referred to and is not in the log")
+        raise self._missing(seq)
 
     def folded(self, seq: int) -> Folded:
-        raise Malformed(f"event {seq} is referred to and is not in the log")
+        raise self._missing(seq)
 
     def state(self, seq: int) -> State:
-        raise Malformed(f"event {seq} is referred to and is not in the log")
+        raise self._missing(seq)
 
     def writes(self, seq: int) -> list[Write]:
-        raise Malformed(f"event {seq} is referred to and is not in the log")
+        raise self._missing(seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +108,17 @@ class Slice:
     `whole_from`: every event about this or a greater checkpoint id is in the slice.
     """
 
-    def __init__(self, snapshot: Iterable[Event] = (), *, covers: int = 0, earlier: Earlier | None = None) -> None:
+    def __init__(
+        self, epoch: bytes, snapshot: Iterable[Event] = (), *, covers: int = 0, earlier: Earlier | None = None
+    ) -> None:
+        self.epoch = epoch
         self.covers = covers
         self.events: dict[int, Event] = {}
         self.checkpoints: dict[str, int] = {}
         self.latest_id = ""
         self.size = 0
         self._state_bytes = 0
-        self._earlier = earlier or Nothing()
+        self._earlier = earlier or Nothing(epoch)
         self._writes_of: dict[str, list[int]] = {}
         self._folded: dict[int, Folded] = {}
         self._states: dict[int, State] = {}
@@ -141,7 +153,7 @@ class Slice:
         if all(seq <= last for seq in self.events):
             return self
         start = [event for seq, event in self.events.items() if seq <= self.covers]
-        shorter = Slice(start, covers=self.covers, earlier=self._earlier)
+        shorter = Slice(self.epoch, start, covers=self.covers, earlier=self._earlier)
         for seq in sorted(seq for seq in self.events if self.covers < seq <= last):
             shorter.add(self.events[seq])
         return shorter
@@ -212,11 +224,12 @@ class Slice:
             if event is None:
                 self._folded[at] = self._earlier.folded(at)
                 break
-            chain.append(_checkpoint(event))
+            chain.append(self._checkpoint(event))
             at = event.base
         for event in reversed(chain):
             base = None if event.base is None else self._folded[event.base]
-            self._folded[event.seq] = fold_checkpoint(event, base)
+            with self._naming(event.seq):
+                self._folded[event.seq] = fold_checkpoint(event, base)
         return self._folded[seq]
 
     def state(self, seq: int) -> State:
@@ -232,13 +245,14 @@ class Slice:
             if event is None:
                 state = self._states[at] = self._earlier.state(at)
                 break
-            chain.append(_checkpoint(event))
+            chain.append(self._checkpoint(event))
             at = event.base
         for position, event in enumerate(reversed(chain)):
             base = None
             if event.base is not None:
                 base = Base(self.folded(event.base), lambda state=state: state)  # type: ignore[misc]
-            state = fold_state(event, self.folded(event.seq), base, self.writes)
+            with self._naming(event.seq):
+                state = fold_state(event, self.folded(event.seq), base, self.writes)
             if position % _STATE_STRIDE == _STATE_STRIDE - 1:
                 self._states[event.seq] = state
         self._states[seq] = state
@@ -272,13 +286,21 @@ class Slice:
             if event is None:
                 return self._earlier.writes(seq)
             if event.kind in (CHECKPOINT, FILLER):
-                raise Malformed(f"event {seq} is referred to as writes")
+                raise CorruptRecord(keys.event(self.epoch, seq), "referred to as writes, and is something else")
             base = None if event.base is None else self.base(event.base)
-            self._writes[seq] = fold_writes(event, base, self.writes)
+            with self._naming(seq):
+                self._writes[seq] = fold_writes(event, base, self.writes)
         return self._writes[seq]
 
+    def _checkpoint(self, event: Event) -> Event:
+        if event.kind != CHECKPOINT:
+            raise CorruptRecord(keys.event(self.epoch, event.seq), "referred to as a checkpoint, and is something else")
+        return event
 
-def _checkpoint(event: Event) -> Event:
-    if event.kind != CHECKPOINT:
-        raise Malformed(f"event {event.seq} is referred to as a checkpoint")
-    return event
+    @contextmanager
+    def _naming(self, seq: int) -> Iterator[None]:
+        """Damage that folding finds is the event's."""
+        try:
+            yield
+        except Malformed as error:
+            raise CorruptRecord(keys.event(self.epoch, seq), str(error)) from error

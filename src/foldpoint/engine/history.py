@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from foldpoint.codecs.model import Carried, Value, Write
 from foldpoint.engine.fold import Entry, Slice, merge_writes
-from foldpoint.engine.log import Log, View
+from foldpoint.engine.reading import Reader
+from foldpoint.engine.view import View
 
 
 class History:
     """The checkpoints of a stream as of one view. Holds every slice it has read; not thread-safe."""
 
-    def __init__(self, log: Log, view: View) -> None:
-        self._source = _slices(log, view)
+    def __init__(self, reader: Reader, view: View) -> None:
+        self._source = _slices(reader, view)
         self._read: list[Slice] = []
         self._late_checkpoints: dict[str, tuple[Slice, int]] = {}
         self._late_writes: dict[str, list[tuple[int, Slice]]] = {}
@@ -124,10 +125,10 @@ def channel_history(history: History, target: Entry, channels: Sequence[str]) ->
     return result
 
 
-def _slices(log: Log, view: View) -> Iterator[Slice]:
+def _slices(reader: Reader, view: View) -> Iterator[Slice]:
     """The stream's slices, newest first; the last one begins with the stream."""
     yield view.slice
     end = view.head.snapshot.segments if view.head.snapshot else 0
-    while region := log.region(view.head.epoch, end):
+    while region := reader.region(view.head.epoch, end):
         slice_, end = region
         yield slice_
