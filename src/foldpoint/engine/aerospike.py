@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, TypeAlias, cast
 
 import aerospike
@@ -27,19 +26,16 @@ from aerospike_helpers.batch.records import BatchRecord, BatchRecords, Write
 from aerospike_helpers.operations import operations
 
 from foldpoint.engine import aerospike_client as link
-from foldpoint.engine.aerospike_client import Link, Policy, verb
+from foldpoint.engine.aerospike_client import Link, Policy, chunks, pieces, verb
 from foldpoint.engine.aerospike_config import Finding, examine, expires, largest_value, read_settings
 from foldpoint.engine.memory import check_partition, check_records, check_swap, check_ttl
 from foldpoint.engine.records import Capabilities, HeadRecord
 from foldpoint.errors import StoreMismatch
 
-MIB = 1024 * 1024
 VALUE, REVISION, THREAD, THREAD_HASH = "v", "rev", "thread", "thash"
 PARTITIONS = 4096
 LONGEST_PREFIX = 40
 LONGEST_TTL = 10 * 365 * 86_400  # the server's max; it refuses more
-BATCH_BYTES = 16 * MIB
-BATCH_WRITES = 1000
 BATCH_READS = 256
 PAGE = 1000
 
@@ -130,7 +126,7 @@ class AerospikeStore:
         for key, value in records:
             first.setdefault(key, value)
         created: dict[bytes, bool] = {}
-        for chunk in _chunks(first.items()):
+        for chunk in chunks(first.items()):
             created |= self._create_all(chunk, expiry)
         return [created.pop(key, False) for key, _ in records]
 
@@ -179,12 +175,12 @@ class AerospikeStore:
     def extend(self, keys: Iterable[bytes], *, heads: Iterable[bytes] = (), ttl: int | None) -> None:
         policy = {"ttl": self._expiry(ttl), "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL}
         for name, wanted in ((self._log_key, keys), (self._head_key, heads)):
-            for some in _pieces(wanted, BATCH_WRITES):
+            for some in pieces(wanted):
                 self._send_all({key: Write(name(key), [operations.touch()], policy=policy) for key in some})
 
     @verb
     def remove_many(self, keys: Iterable[bytes]) -> None:
-        for some in _pieces(keys, BATCH_WRITES):
+        for some in pieces(keys):
             self._remove_all(some)
 
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
@@ -387,23 +383,3 @@ def _is_head(head: HeadRecord) -> Any:
 def _hash(thread: bytes) -> int:
     """What the index holds: 64 bits of a thread, as an index takes no text over 2 KiB. The reader compares the rest."""
     return int.from_bytes(hashlib.blake2b(thread, digest_size=8).digest(), "big", signed=True)
-
-
-def _chunks(records: Iterable[tuple[bytes, bytes]]) -> Iterator[dict[bytes, bytes]]:
-    """The records in batches that are bounded in bytes and in number."""
-    chunk: dict[bytes, bytes] = {}
-    size = 0
-    for key, value in records:
-        if chunk and (size + len(value) > BATCH_BYTES or len(chunk) == BATCH_WRITES):
-            yield chunk
-            chunk, size = {}, 0
-        chunk[key] = value
-        size += len(value)
-    if chunk:
-        yield chunk
-
-
-def _pieces(items: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    iterator = iter(items)
-    while piece := list(islice(iterator, size)):
-        yield piece

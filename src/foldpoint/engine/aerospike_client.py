@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from itertools import islice
 from typing import Any, TypeAlias, TypeVar, cast
 
 import aerospike
@@ -36,6 +37,8 @@ TRANSIENT = frozenset({9, 7, 11, 14, 18, -7, -8, -10, -12, -14, NO_ANSWER})
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 LONGEST_CALL = 60.0
+BATCH_BYTES = 16 * 1024 * 1024
+BATCH_WRITES = 1000
 BYTES_PER_MS = 4 * 1024  # the slowest link for which a large batch gets time
 
 # Milliseconds. A read leaves a silent node for a replica after socket_timeout; a write never repeats itself, because
@@ -220,6 +223,27 @@ def _refusal(key: bytes, answer: BatchRecord, batch_result: int) -> Refusal:
     silent = answer.result == NO_ANSWER and batch_result not in (0, BATCH_FAILED)
     code = batch_result if silent else answer.result
     return Refusal(code, f"record {key.hex()}: {answer.message or 'no further detail'}")
+
+
+def chunks(records: Iterable[tuple[bytes, bytes]]) -> Iterator[dict[bytes, bytes]]:
+    """The records in batches that are bounded in bytes and in number."""
+    chunk: dict[bytes, bytes] = {}
+    size = 0
+    for key, value in records:
+        if chunk and (size + len(value) > BATCH_BYTES or len(chunk) == BATCH_WRITES):
+            yield chunk
+            chunk, size = {}, 0
+        chunk[key] = value
+        size += len(value)
+    if chunk:
+        yield chunk
+
+
+def pieces(items: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The items in lists that one batch takes."""
+    iterator = iter(items)
+    while piece := list(islice(iterator, BATCH_WRITES)):
+        yield piece
 
 
 def connect(

@@ -1,0 +1,576 @@
+"""What the SQLite store promises beyond the contract: processes, crashes, failing disks, foreign files, forks."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from foldpoint.engine import sqlite as module
+from foldpoint.engine.records import HeadRecord
+from foldpoint.engine.sqlite import SqliteStore, translate
+from foldpoint.errors import (
+    StoreBusy,
+    StoreFull,
+    StoreMismatch,
+    StoreUnavailable,
+)
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path)
+    yield store
+    store.close()
+
+
+def python(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """A fresh interpreter on `script`, with `sys.argv[1:]` as given and its output piped to us."""
+    prelude = "import os, sys\nfrom foldpoint.engine.sqlite import SqliteStore\nfrom foldpoint.errors import *\n"
+    command = [sys.executable, "-c", prelude + script, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def at_once(script: str, argument_lists: list[tuple[object, ...]]) -> list[list[str]]:
+    """The lines printed by one process per list of arguments; all are let go when all are ready."""
+    processes = [python("print(flush=True)\nsys.stdin.readline()\n" + script, *args) for args in argument_lists]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [output(process) for process in processes]
+
+
+def output(process: subprocess.Popen[str]) -> list[str]:
+    """The lines a process printed; it must have ended well."""
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return text.splitlines()
+
+
+def random_records(count: int, size: int, seed: int = 1) -> list[tuple[bytes, bytes]]:
+    rng = random.Random(seed)
+    return [(b"%08d" % n + rng.randbytes(17), rng.randbytes(size)) for n in range(count)]
+
+
+def on_disk(path: Path) -> int:
+    return sum(os.stat(file).st_size for file in path.parent.iterdir() if not file.name.endswith("-shm"))
+
+
+class TestProcesses:
+    def test_processes_create_the_same_keys_and_each_key_has_one_winner(self, path: Path) -> None:
+        script = """
+import random
+store = SqliteStore(sys.argv[1])
+me = sys.argv[2].encode()
+for n in random.Random(me).sample(range(400), 400):
+    if store.create([(b"%d" % n, me)], ttl=None) == [True]:
+        print(n)
+"""
+        won = at_once(script, [(path, who) for who in range(4)])
+        assert all(won)  # they did run at once
+        assert sorted(int(n) for keys in won for n in keys) == list(range(400))
+        store = SqliteStore(path)
+        for who, keys in enumerate(won):
+            assert store.get_many([key.encode() for key in keys]) == [b"%d" % who] * len(keys)
+        store.close()
+
+    def test_processes_increment_one_head_and_no_increment_is_lost(self, store: SqliteStore, path: Path) -> None:
+        script = """
+from foldpoint.engine.records import HeadRecord
+store = SqliteStore(sys.argv[1])
+for _ in range(50):
+    while True:
+        old = store.get_head(b"h")
+        if store.swap(HeadRecord(b"h", b"t", old.revision + 1, b""), expected=old.revision, ttl=None):
+            break
+"""
+        store.swap(HeadRecord(b"h", b"t", 0, b""), expected=None, ttl=None)
+        at_once(script, [(path,)] * 4)
+        assert store.get_head(b"h") == HeadRecord(b"h", b"t", 200, b"")
+
+    def test_processes_that_make_the_file_at_once_share_one_store(self, tmp_path: Path) -> None:
+        script = """
+for n in range(20):
+    store = SqliteStore(f"{sys.argv[1]}/{n}.db")
+    store.create([(sys.argv[2].encode(), b"v")], ttl=None)
+    store.close()
+"""
+        at_once(script, [(tmp_path, n) for n in range(4)])
+        for n in range(20):
+            store = SqliteStore(tmp_path / f"{n}.db")
+            assert sorted(store.keys()) == [b"0", b"1", b"2", b"3"]
+            store.close()
+
+    def test_a_killed_writer_loses_nothing_it_acknowledged(self, path: Path) -> None:
+        script = """
+store = SqliteStore(sys.argv[1])
+n = int(sys.argv[2])
+while True:
+    size = 300 if n % 10 else 20_000
+    assert store.create([(b"%d" % n, b"%d," % n * (size // 8))], ttl=None) == [True]
+    os.write(1, b"%d\\n" % n)
+    n += 1
+"""
+        acknowledged: list[int] = []
+        rng = random.Random(9)
+        for round_ in range(10):
+            writer = python(script, path, round_ * 1_000_000)
+            assert writer.stdout is not None
+            acknowledged.append(int(writer.stdout.readline()))  # it is at work
+            time.sleep(rng.uniform(0.0, 0.15))
+            writer.send_signal(signal.SIGKILL)
+            acknowledged += [int(line) for line in writer.communicate()[0].splitlines()]
+            assert writer.returncode == -signal.SIGKILL
+        store = SqliteStore(path)
+        assert len(acknowledged) > 100
+        values = store.get_many([b"%d" % n for n in acknowledged])
+        assert [n for n, value in zip(acknowledged, values, strict=True) if not value or b"%d," % n not in value] == []
+        store.close()
+        assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+class TestForeignFiles:
+    def refused(self, path: Path, match: str) -> None:
+        before = path.read_bytes()
+        with pytest.raises(StoreMismatch, match=match) as caught:
+            SqliteStore(path)
+        assert str(path) in str(caught.value)
+        assert path.read_bytes() == before
+        assert os.listdir(path.parent) == [path.name]
+
+    @pytest.mark.parametrize("content", [b"hello", b"text\n" * 1000, b"SQLite format 2\0" + bytes(4080)])
+    def test_a_file_that_is_no_database(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        self.refused(path, "not a database")
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "CREATE TABLE users(id INTEGER)",
+            "CREATE TABLE log(key BLOB PRIMARY KEY, value BLOB, expires INTEGER) WITHOUT ROWID",
+            "PRAGMA application_id = 7",
+            "PRAGMA user_version = 1",
+        ],
+    )
+    def test_another_applications_database(self, path: Path, statement: str) -> None:
+        with sqlite3.connect(path) as db:
+            db.execute(statement)
+        db.close()
+        self.refused(path, "another application")
+
+    def test_a_newer_schema(self, path: Path) -> None:
+        SqliteStore(path).close()
+        with sqlite3.connect(path) as db:
+            db.execute(f"PRAGMA user_version = {module.SCHEMA_VERSION + 1}")
+        db.close()
+        self.refused(path, "upgrade Foldpoint")
+
+    def test_an_empty_file_becomes_a_store(self, path: Path) -> None:
+        path.touch()
+        store = SqliteStore(path)
+        assert store.create([(b"k", b"v")], ttl=None) == [True]
+        store.close()
+
+    def test_a_directory_that_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreUnavailable, match=r"missing/store\.db.*directory exists"):
+            SqliteStore(tmp_path / "missing" / "store.db")
+
+    def test_a_directory_in_its_place(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreUnavailable, match=str(tmp_path)):
+            SqliteStore(tmp_path)
+
+    @pytest.mark.parametrize("name", [":memory:", "", "a\0b"])
+    def test_a_name_that_is_no_file(self, name: str) -> None:
+        with pytest.raises(ValueError, match="memory:"):
+            SqliteStore(name)
+
+    @pytest.mark.parametrize("name", ["a?mode=memory", "100%41#x", "file:x", "straße 1.db"])
+    def test_a_name_with_signs_of_a_url_is_only_a_name(self, tmp_path: Path, name: str) -> None:
+        store = SqliteStore(tmp_path / name)
+        store.create([(b"k", b"v")], ttl=None)
+        store.close()
+        assert os.listdir(tmp_path) == [name]
+
+    def test_a_store_is_the_same_through_a_link_and_after_a_change_of_directory(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (path.parent / "link").symlink_to(path)
+        monkeypatch.chdir(path.parent)
+        linked = SqliteStore("link")
+        monkeypatch.chdir("/")
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda n: linked.create([(b"%d" % n, b"v")], ttl=None), range(9))) == [[True]] * 9
+        assert len(list(store.keys())) == 9
+        linked.close()
+
+    def test_synchronous_is_one_of_sqlites_words(self, path: Path) -> None:
+        with pytest.raises(ValueError, match="synchronous"):
+            SqliteStore(path, synchronous="FULL; DROP TABLE log")
+
+
+class TestFailures:
+    def test_a_read_only_file_is_read_and_not_written(self, path: Path) -> None:
+        store = SqliteStore(path)
+        store.create([(b"k", b"v")], ttl=None)
+        store.close()
+        path.chmod(0o444)
+        for directory in (path.parent, *path.parent.parents[:2]):
+            directory.chmod(0o777)
+        script = """
+if os.getuid() == 0:
+    os.setuid(65534)  # permissions do not bind root
+store = SqliteStore(sys.argv[1])
+print(store.get_many([b"k"]))
+try:
+    store.create([(b"n", b"v")], ttl=None)
+except StoreUnavailable as error:
+    print(type(error).__name__, error)
+print(store.get_many([b"k", b"n"]))
+"""
+        before, refusal, after = output(python(script, path))
+        assert before == "[b'v']"
+        assert refusal.startswith(f"StoreReadOnly SQLite store {path}:")
+        assert after == "[b'v', None]"
+
+    def test_a_file_that_may_not_grow_keeps_its_state_and_takes_writes_again_later(self, path: Path) -> None:
+        script = """
+import resource
+store = SqliteStore(sys.argv[1])
+assert store.create([(b"%d" % n, b"v" * 300) for n in range(100)], ttl=None) == [True] * 100
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(sys.argv[1] + "-wal").st_size + 3000, hard))
+for _ in range(3):
+    try:
+        store.create([(b"small", b"v"), (b"big", bytes(500_000))], ttl=None)
+    except StoreUnavailable as error:
+        print(type(error).__name__, error)
+assert store.get_many([b"%d" % n for n in range(100)]) == [b"v" * 300] * 100
+assert store.get_many([b"small", b"big"]) == [None, None]
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert store.create([(b"small", b"v"), (b"big", bytes(500_000))], ttl=None) == [True, True]
+store.close()
+store = SqliteStore(sys.argv[1])
+assert store.get_many([b"0", b"small", b"big"]) == [b"v" * 300, b"v", bytes(500_000)]
+"""
+        refusals = output(python(script, path))
+        assert len(refusals) == 3
+        expected = StoreFull if sys.version_info >= (3, 11) else StoreUnavailable  # 3.10 tells only of an I/O error
+        assert all(line.startswith(f"{expected.__name__} SQLite store {path}: disk I/O error") for line in refusals)
+
+    def test_sqlites_word_for_a_full_disk_becomes_store_full(self, path: Path) -> None:
+        db = sqlite3.connect(path)
+        db.execute("CREATE TABLE t(x)")
+        db.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(sqlite3.Error) as caught:
+            db.execute("INSERT INTO t VALUES (?)", (bytes(100_000),))
+        db.close()
+        error = translate(caught.value, path)
+        assert type(error) is StoreFull
+        assert str(path) in str(error)
+
+    def test_a_damaged_page_is_reported_with_its_cause(self, path: Path) -> None:
+        records = random_records(500, 300)
+        store = SqliteStore(path)
+        store.create(records, ttl=None)
+        store.close()
+        with path.open("r+b") as file:
+            file.seek(module.PAGE_SIZE * 10)
+            file.write(b"\xa5" * (os.stat(path).st_size - module.PAGE_SIZE * 10))
+        store = SqliteStore(path)
+        with pytest.raises(StoreUnavailable, match="damaged") as caught:
+            store.get_many([key for key, _ in records])
+        assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
+        assert str(path) in str(caught.value)
+        store.close()
+
+    def test_a_write_to_a_file_that_was_removed_is_refused(self, store: SqliteStore, path: Path) -> None:
+        store.create([(b"k", b"v")], ttl=None)
+        path.unlink()
+        with pytest.raises(StoreUnavailable, match="the file was removed"):
+            store.create([(b"l", b"v")], ttl=None)
+        with pytest.raises(StoreUnavailable, match="unable to open"):
+            store.create([(b"l", b"v")], ttl=None)
+        assert not path.exists()
+
+    def test_a_write_to_a_file_that_was_replaced_is_refused(self, store: SqliteStore, path: Path) -> None:
+        SqliteStore(path.with_name("other")).close()
+        path.with_name("other").rename(path)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="the file was replaced"):
+                store.create([(b"k", b"v")], ttl=None)
+
+    def test_an_interrupted_write_leaves_nothing_and_the_store_usable(self, store: SqliteStore) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            self.interrupted_write(store)
+        assert store.get_many([b"\0"]) == [None]
+        assert store.create([(b"\0", b"v")], ttl=None) == [True]
+
+    def interrupted_write(self, store: SqliteStore) -> None:
+        with store._file.writing() as db:
+            db.execute("INSERT INTO log VALUES (x'00', x'00', NULL)")
+            raise KeyboardInterrupt
+
+
+class TestLocks:
+    def test_a_lock_held_too_long_is_store_busy_within_the_timeout(self, path: Path) -> None:
+        store = SqliteStore(path, busy_timeout=0.3)
+        store.create([(b"k", b"v")], ttl=None)
+        holder = sqlite3.connect(path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        with pytest.raises(StoreBusy, match=str(path)):
+            store.create([(b"new", b"v")], ttl=None)
+        assert 0.25 <= time.monotonic() - started < 2
+        assert store.get_many([b"k", b"new"]) == [b"v", None]
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert store.create([(b"new", b"v")], ttl=None) == [True]
+        store.close()
+
+    def test_threads_that_wait_for_a_writer_of_their_own_store_get_store_busy_too(self, path: Path) -> None:
+        store = SqliteStore(path, busy_timeout=0.3)
+        with store._file.writing(), ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(store.create, [(b"%d" % n, b"v")], ttl=None) for n in range(4)]
+            assert all(isinstance(future.exception(), StoreBusy) for future in futures)
+        assert store.create([(b"0", b"v")], ttl=None) == [True]
+        store.close()
+
+    def test_no_process_starves_beside_others_that_write_without_pause(self, path: Path) -> None:
+        script = """
+import time
+store = SqliteStore(sys.argv[1])
+end = time.monotonic() + 1.5
+n = 0
+while time.monotonic() < end:
+    store.create([(b"%s.%d" % (sys.argv[2].encode(), n), b"v")], ttl=None)
+    n += 1
+print(n)
+"""
+        written = [int(line) for [line] in at_once(script, [(path, n) for n in range(4)])]
+        assert min(written) > max(written) / 3
+
+    def test_a_lock_held_shorter_than_the_timeout_is_waited_for(self, store: SqliteStore, path: Path) -> None:
+        holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        holder.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.3, lambda: holder.execute("ROLLBACK"))
+        release.start()
+        assert store.create([(b"k", b"v")], ttl=None) == [True]
+        release.join()
+        holder.close()
+
+    def test_more_threads_than_connections_take_turns(self, store: SqliteStore) -> None:
+        records = random_records(200, 2000)
+        store.create(records, ttl=None)
+        with ThreadPoolExecutor(64) as pool:
+            results = pool.map(lambda _: store.get_many([key for key, _ in records]), range(200))
+            assert all(values == [value for _, value in records] for values in results)
+
+    def test_threads_that_ended_leave_no_connection_behind(self, store: SqliteStore, path: Path) -> None:
+        def touch(n: int) -> None:
+            thread = threading.Thread(target=store.create, args=([(b"%d" % n, b"v")],), kwargs={"ttl": None})
+            thread.start()
+            thread.join()
+
+        touch(0)
+        before = len(os.listdir("/dev/fd"))
+        for n in range(1, 50):
+            touch(n)
+        assert len(os.listdir("/dev/fd")) <= before + 2
+
+
+class TestForks:
+    def forked(self, work: Callable[[], None]) -> int:
+        """Run `work` in a forked child; the child's process id. It exits with 1 if `work` raises."""
+        child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+
+    def ended_well(self, child: int) -> None:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def test_parent_and_child_both_go_on_and_nothing_acknowledged_is_lost(self, path: Path) -> None:
+        store = SqliteStore(path)
+        store.create([(b"before", b"v")], ttl=None)
+        to_child, to_parent = os.pipe(), os.pipe()
+
+        def work() -> None:
+            assert store.create([(b"child 1", b"v")], ttl=None) == [True]
+            os.write(to_parent[1], b"x")
+            os.read(to_child[0], 1)
+            assert store.create([(b"child 2", b"v")], ttl=None) == [True]
+
+        child = self.forked(work)
+        os.read(to_parent[0], 1)
+        assert store.create([(b"parent", b"v")], ttl=None) == [True]
+        store.close()  # would delete the write-ahead log under the child, were its locks not its own
+        os.write(to_child[1], b"x")
+        self.ended_well(child)
+        for end in (*to_child, *to_parent):
+            os.close(end)
+        again = SqliteStore(path)
+        assert sorted(again.keys()) == [b"before", b"child 1", b"child 2", b"parent"]
+        again.close()
+
+    def test_forks_while_threads_write_neither_hang_nor_lose(self, store: SqliteStore) -> None:
+        stop = threading.Event()
+
+        def write(n: int) -> list[bytes]:
+            written = []
+            while not stop.is_set():
+                written.append(b"%d.%d" % (n, len(written)))
+                assert store.create([(written[-1], bytes(random.choice([100, 5000])))], ttl=None) == [True]
+            return written
+
+        def work(n: int) -> None:
+            for step in range(5):
+                assert store.create([(b"child %d.%d" % (n, step), b"v")], ttl=None) == [True]
+
+        with ThreadPoolExecutor(4) as pool:
+            writers = [pool.submit(write, n) for n in range(4)]
+            children = [self.forked(lambda n=n: work(n)) for n in range(12)]
+            for child in children:
+                self.ended_well(child)
+            stop.set()
+            expected = {key for writer in writers for key in writer.result()}
+        expected |= {b"child %d.%d" % (n, step) for n in range(12) for step in range(5)}
+        assert set(store.keys()) == expected
+
+    def test_no_descriptor_of_the_file_crosses_a_fork(self, store: SqliteStore, path: Path) -> None:
+        def work() -> None:
+            for name in os.listdir("/dev/fd"):
+                if os.path.lexists(f"/dev/fd/{name}"):
+                    assert not os.path.realpath(f"/dev/fd/{name}").startswith(str(path))
+
+        store.create([(b"k", b"v")], ttl=None)
+        self.ended_well(self.forked(work))
+
+
+class TestSpace:
+    def test_the_file_is_laid_out_as_documented_and_stays_so_after_reclaim(
+        self, store: SqliteStore, path: Path
+    ) -> None:
+        store.create(random_records(100, 5000), ttl=None)
+        store.remove_many(list(store.keys()))
+        store.reclaim()
+        db = sqlite3.connect(path)
+        pragmas = ("application_id", "user_version", "page_size", "auto_vacuum", "journal_mode")
+        values = [db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas]
+        assert values == [module.APPLICATION_ID, module.SCHEMA_VERSION, 2048, 2, "wal"]
+        db.close()
+
+    def test_reclaim_gives_the_pages_of_removed_records_back(self, store: SqliteStore, path: Path) -> None:
+        records = random_records(2000, 300) + random_records(40, 20_000, seed=2)
+        store.create(records, ttl=None)
+        store.create([(b"kept", b"v")], ttl=None)
+        store.remove_many([key for key, _ in records])
+        before = on_disk(path)
+        given_back = store.reclaim()
+        assert given_back == before - on_disk(path) > 1_000_000
+        assert on_disk(path) < 32 * 1024
+        assert store.get_many([b"kept"]) == [b"v"]
+
+    def test_reclaim_gives_expired_records_back(self, path: Path) -> None:
+        now = 1000.0
+        store = SqliteStore(path, clock=lambda: now)
+        store.create(random_records(2000, 300) + random_records(40, 20_000, seed=2), ttl=10)
+        for n in range(1000):
+            store.swap(HeadRecord(b"%d" % n, b"t", 1, bytes(200)), expected=None, ttl=10)
+        now = 1011.0
+        assert store.reclaim() > 1_000_000
+        assert on_disk(path) < 32 * 1024
+        store.close()
+
+    @pytest.mark.parametrize("replaced", [False, True])
+    def test_no_large_value_outlives_its_row(self, path: Path, replaced: bool) -> None:
+        now = 1000.0
+        store = SqliteStore(path, clock=lambda: now)
+        store.create([(b"k", bytes(9000))], ttl=10)
+        assert store.create([(b"k", bytes(8000))], ttl=10) == [False]
+        now = 1011.0
+        if replaced:
+            assert store.create([(b"k", b"v")], ttl=None) == [True]
+        store.remove_many([b"k"])
+        store.close()
+        with sqlite3.connect(path) as db:
+            assert db.execute("SELECT count(*) FROM large").fetchone() == (0,)
+        db.close()
+
+    def test_a_history_of_small_records_costs_little_more_than_its_bytes(self, path: Path) -> None:
+        rng = random.Random(3)
+        epoch = rng.randbytes(16)
+        sizes = [rng.randint(150, 400) for _ in range(2100)] + [rng.randint(6000, 10_000) for _ in range(35)]
+        sizes += [57 * 1024] * 6
+        records = [(epoch + n.to_bytes(9, "big"), rng.randbytes(size)) for n, size in enumerate(sizes)]
+        store = SqliteStore(path, synchronous="OFF")
+        for record in records:
+            store.create([record], ttl=None)
+        store.close()
+        assert on_disk(path) < 1.10 * sum(len(key) + len(value) for key, value in records)
+
+    def test_the_write_ahead_log_is_bounded_while_others_always_read(self, store: SqliteStore, path: Path) -> None:
+        hot = random_records(4, MIB)
+        store.create(hot, ttl=None)
+        stop = threading.Event()
+
+        def read() -> None:
+            while not stop.is_set():
+                store.get_many([key for key, _ in hot])
+
+        largest = 0
+        with ThreadPoolExecutor(5) as pool:
+            readers = [pool.submit(read) for _ in range(5)]
+            for record in random_records(150, MIB // 2, seed=2):
+                store.create([record], ttl=None)
+                largest = max(largest, os.stat(f"{path}-wal").st_size)
+            stop.set()
+            assert [reader.result() for reader in readers] == [None] * 5
+        assert largest < 2 * module.WAL_LIMIT
+
+    def test_the_write_ahead_log_shrinks_after_a_long_reader_has_left(self, store: SqliteStore, path: Path) -> None:
+        store.create([(b"k", b"v")], ttl=None)
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM log").fetchone()
+        for record in random_records(30, MIB):
+            store.create([record], ttl=None)
+        assert os.stat(f"{path}-wal").st_size > module.WAL_LIMIT
+        reader.execute("COMMIT")
+        reader.close()
+        for record in random_records(4, 300, seed=2):
+            store.create([record], ttl=None)
+        assert os.stat(f"{path}-wal").st_size <= module.WAL_LIMIT
+
+    def test_a_value_of_64_mib_is_stored_and_given_back(self, store: SqliteStore, path: Path) -> None:
+        value = random.Random(64).randbytes(64 * MIB)
+        assert store.create([(b"k", value)], ttl=None) == [True]
+        assert store.get_many([b"k"]) == [value]
+        assert os.stat(f"{path}-wal").st_size <= module.WAL_LIMIT
+        store.remove_many([b"k"])
+        assert store.reclaim() > 60 * MIB
