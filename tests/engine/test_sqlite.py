@@ -48,9 +48,13 @@ def python(script: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def at_once(script: str, argument_lists: list[tuple[object, ...]]) -> list[list[str]]:
-    """The lines printed by one process per list of arguments; all are let go when all are ready."""
-    processes = [python("print(flush=True)\nsys.stdin.readline()\n" + script, *args) for args in argument_lists]
+OPEN = "store = SqliteStore(sys.argv[1])\n"
+
+
+def at_once(script: str, argument_lists: list[tuple[object, ...]], before: str = OPEN) -> list[list[str]]:
+    """The lines printed by one process per list of arguments; all are let go when all have done `before`."""
+    gate = "print(flush=True)\nsys.stdin.readline()\n"
+    processes = [python(before + gate + script, *args) for args in argument_lists]
     for process in processes:
         assert process.stdout is not None
         process.stdout.readline()
@@ -81,15 +85,14 @@ class TestProcesses:
     def test_processes_create_the_same_keys_and_each_key_has_one_winner(self, path: Path) -> None:
         script = """
 import random
-store = SqliteStore(sys.argv[1])
 me = sys.argv[2].encode()
-for n in random.Random(me).sample(range(400), 400):
+for n in random.Random(me).sample(range(1000), 1000):
     if store.create([(b"%d" % n, me)], ttl=None) == [True]:
         print(n)
 """
         won = at_once(script, [(path, who) for who in range(4)])
         assert all(won)  # they did run at once
-        assert sorted(int(n) for keys in won for n in keys) == list(range(400))
+        assert sorted(int(n) for keys in won for n in keys) == list(range(1000))
         store = SqliteStore(path)
         for who, keys in enumerate(won):
             assert store.get_many([key.encode() for key in keys]) == [b"%d" % who] * len(keys)
@@ -98,7 +101,6 @@ for n in random.Random(me).sample(range(400), 400):
     def test_processes_increment_one_head_and_no_increment_is_lost(self, store: SqliteStore, path: Path) -> None:
         script = """
 from foldpoint.engine.records import HeadRecord
-store = SqliteStore(sys.argv[1])
 for _ in range(50):
     while True:
         old = store.get_head(b"h")
@@ -116,7 +118,7 @@ for n in range(20):
     store.create([(sys.argv[2].encode(), b"v")], ttl=None)
     store.close()
 """
-        at_once(script, [(tmp_path, n) for n in range(4)])
+        at_once(script, [(tmp_path, n) for n in range(4)], before="")
         for n in range(20):
             store = SqliteStore(tmp_path / f"{n}.db")
             assert sorted(store.keys()) == [b"0", b"1", b"2", b"3"]
@@ -298,7 +300,7 @@ assert store.get_many([b"0", b"small", b"big"]) == [b"v" * 300, b"v", bytes(500_
             file.seek(module.PAGE_SIZE * 10)
             file.write(b"\xa5" * (os.stat(path).st_size - module.PAGE_SIZE * 10))
         store = SqliteStore(path)
-        with pytest.raises(StoreUnavailable, match="damaged") as caught:
+        with pytest.raises(StoreUnavailable, match="the file is damaged") as caught:
             store.get_many([key for key, _ in records])
         assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
         assert str(path) in str(caught.value)
@@ -350,16 +352,17 @@ class TestLocks:
 
     def test_threads_that_wait_for_a_writer_of_their_own_store_get_store_busy_too(self, path: Path) -> None:
         store = SqliteStore(path, busy_timeout=0.3)
+        started = time.monotonic()
         with store._file.writing(), ThreadPoolExecutor(4) as pool:
             futures = [pool.submit(store.create, [(b"%d" % n, b"v")], ttl=None) for n in range(4)]
             assert all(isinstance(future.exception(), StoreBusy) for future in futures)
+        assert time.monotonic() - started < 2
         assert store.create([(b"0", b"v")], ttl=None) == [True]
         store.close()
 
     def test_no_process_starves_beside_others_that_write_without_pause(self, path: Path) -> None:
         script = """
 import time
-store = SqliteStore(sys.argv[1])
 end = time.monotonic() + 1.5
 n = 0
 while time.monotonic() < end:
@@ -380,11 +383,13 @@ print(n)
         holder.close()
 
     def test_more_threads_than_connections_take_turns(self, store: SqliteStore) -> None:
+        before = len(os.listdir("/dev/fd"))
         records = random_records(200, 2000)
         store.create(records, ttl=None)
         with ThreadPoolExecutor(64) as pool:
             results = pool.map(lambda _: store.get_many([key for key, _ in records]), range(200))
             assert all(values == [value for _, value in records] for values in results)
+        assert len(os.listdir("/dev/fd")) <= before + 2 * module.MAX_CONNECTIONS
 
     def test_threads_that_ended_leave_no_connection_behind(self, store: SqliteStore, path: Path) -> None:
         def touch(n: int) -> None:

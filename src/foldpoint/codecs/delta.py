@@ -144,15 +144,16 @@ def apply(old: Stored | None, delta: list[Any], body: bytes) -> Stored:
     try:
         _, removed, suffix, grow, type_, _ = [*delta, *_DEFAULTS[len(delta) :]]
         if old is None:
-            return Stored(type_ or DEFAULT_TYPE, Rope(body))
+            return Stored(DEFAULT_TYPE if type_ is None else type_, Rope(body))
+        new_type = old.type if type_ is None else type_
         if removed is None:
-            return Stored(type_ or old.type, Rope(body))
+            return Stored(new_type, Rope(body))
         skip, head = 0, b""
         if grow:
             was = _container(old.data.start(min(5, len(old.data))))
             if was is None or was.entries + grow < 0:
                 raise Malformed("delta grows a value that is no array or map")
             skip, head = was.size, _container_header(was.kind, was.entries + grow)
-        return Stored(type_ or old.type, old.data.splice(head, skip, removed, suffix, body))
+        return Stored(new_type, old.data.splice(head, skip, removed, suffix, body))
     except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"delta does not apply: {error}") from error

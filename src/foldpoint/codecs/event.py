@@ -245,7 +245,10 @@ def fold_writes(event: Event, base: Base | None, writes_at: WritesAt) -> list[Wr
                     unpack_id(task_id),
                     at if idx is None else idx,
                     names[name] if type(name) is int else name,
-                    Value(type_ or deltas.DEFAULT_TYPE, _body(body, references, event.seq, base, writes_at)),
+                    Value(
+                        deltas.DEFAULT_TYPE if type_ is None else type_,
+                        _body(body, references, event.seq, base, writes_at),
+                    ),
                     task_path,
                 )
             )

@@ -32,7 +32,7 @@ def unpack(data: bytes) -> Any:
     """The one object in `data`; Malformed if there is not exactly one."""
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=False, use_list=True, unicode_errors="surrogatepass")
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:  # TypeError: an unhashable key
         raise Malformed(f"not msgpack: {error}") from error
 
 

@@ -61,7 +61,7 @@ def _rewrite(engine: Engine, thread_id: str, namespace: str, policy: Policy) -> 
     before: list[int] = []
 
     def select(held: list[Entry]) -> list[Entry] | None:
-        kept = policy.keep([entry.folded for entry in reversed(held)])
+        kept = policy.keep(sorted((entry.folded for entry in held), key=lambda folded: folded.header.id, reverse=True))
         before.append(len(held) - len(kept))
         if before[-1] == 0 and not isinstance(policy, DropAll):
             return None
@@ -158,8 +158,7 @@ class _EpochWriter:
             self.append(lambda seq, writes=writes: self._encode_writes(seq, folded, writes))  # type: ignore[misc]
 
     def _encode_writes(self, seq: int, folded: Folded, writes: list[Write]) -> bytes:
-        slice_ = self._view.slice
-        return encode_writes(seq, folded.header.id, writes, slice_.base(slice_.checkpoints[folded.header.id]))
+        return encode_writes(seq, folded.header.id, writes, self._view.slice.base_of(folded.header.id))
 
     def append(self, encode: Callable[[int], bytes]) -> None:
         seq = self._view.last + 1

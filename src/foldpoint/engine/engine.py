@@ -104,8 +104,7 @@ class Engine:
         listed = list(writes)
 
         def encode(seq: int, slice_: Slice) -> bytes:
-            at = slice_.checkpoints.get(checkpoint_id)
-            return encode_writes(seq, checkpoint_id, listed, None if at is None else slice_.base(at))
+            return encode_writes(seq, checkpoint_id, listed, slice_.base_of(checkpoint_id))
 
         with self._log(thread_id, namespace) as log:
             view, _ = log.append(encode, existing=True, ttl=ttl)

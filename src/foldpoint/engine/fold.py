@@ -203,6 +203,11 @@ class Slice:
             return None
         return self.base(self.checkpoints.get(parent or "") or self.checkpoints[self.latest_id])
 
+    def base_of(self, checkpoint_id: str) -> Base | None:
+        """What writes for a checkpoint are based on: the checkpoint, if the slice holds it."""
+        seq = self.checkpoints.get(checkpoint_id)
+        return None if seq is None else self.base(seq)
+
     def copy(self) -> Slice:
         """Another slice with the same events and memory, to be changed on its own."""
         twin = Slice.__new__(Slice)

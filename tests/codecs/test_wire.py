@@ -1,0 +1,128 @@
+"""msgpack and zstd within bounds; numbers of any length."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from values import exact, floats, texts
+
+from foldpoint.codecs.wire import MAX_PAYLOAD, Malformed, compress, decompress, pack, read_varint, unpack, varint
+
+objects = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | floats | texts | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts | st.integers(-9, 9), inner, max_size=4),
+)
+GIGABYTES = 10**10
+
+
+@given(objects)
+def test_what_is_packed_unpacks_with_its_types_and_order(value: Any) -> None:
+    assert exact(unpack(pack(value))) == exact(value)
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1])
+def test_an_integer_beyond_64_bits_is_a_value_error(number: int) -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        pack([number])
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_unpack_or_are_malformed(data: bytes) -> None:
+    try:
+        unpack(data)
+    except Malformed:
+        pass
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\x01\x02",
+        b"\x92\x01",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff\x01\x01",
+        b"\xa1\xff",
+        b"\x91" * 100_000 + b"\x01",
+        b"\x81\x90\x01",
+        b"\x81\x80\x01",
+    ],
+    ids=["nothing", "reserved", "two", "cut", "huge array", "huge map", "no utf-8", "deep", "list as key", "map as key"],
+)
+def test_bytes_that_no_writer_makes_are_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        unpack(data)
+
+
+@given(st.binary(max_size=2000), st.binary(max_size=2000), st.integers(1, 19))
+def test_a_frame_gives_back_what_was_compressed_against_the_same_context(data: bytes, extra: bytes, level: int) -> None:
+    context = extra + data[: len(data) // 2]
+    assert decompress(compress(data, level, context), context) == data
+
+
+def test_a_context_makes_what_it_repeats_cost_next_to_nothing() -> None:
+    text = bytes(n * n % 251 for n in range(300_000))
+    assert len(compress(text[-200_000:], 3, text)) < 200
+
+
+@pytest.mark.parametrize("claim", [MAX_PAYLOAD + 1, GIGABYTES, 2**64 - 3])
+def test_a_frame_that_claims_too_much_is_refused_before_memory_is_given_to_it(claim: int) -> None:
+    # Frame header: 8-byte content size, a window of 1 KB; then one empty last raw block.
+    frame = bytes([0b11_0_00000, 0]) + claim.to_bytes(8, "little") + b"\x01\x00\x00"
+    assert zstandard.get_frame_parameters(frame, format=zstandard.FORMAT_ZSTD1_MAGICLESS).content_size == claim
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed, match="claims"):
+            decompress(frame)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_that_does_not_say_its_size_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        3, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False
+    )
+    frame = zstandard.ZstdCompressor(compression_params=parameters).compress(b"some bytes " * 9)
+    with pytest.raises(Malformed, match="claims"):
+        decompress(frame)
+
+
+def test_a_limit_is_kept_exactly() -> None:
+    frame = compress(bytes(1000), 3)
+    assert decompress(frame, limit=1000) == bytes(1000)
+    with pytest.raises(Malformed):
+        decompress(frame, limit=999)
+
+
+def test_every_truncation_of_a_frame_is_malformed() -> None:
+    frame = compress(b"".join(b"%d " % (n * n) for n in range(100)), 3)
+    for size in range(len(frame)):
+        with pytest.raises(Malformed):
+            decompress(frame[:size])
+
+
+@given(st.binary(max_size=100), st.binary(max_size=20))
+def test_any_bytes_decompress_or_are_malformed(frame: bytes, context: bytes) -> None:
+    try:
+        decompress(frame, context, limit=1 << 20)
+    except Malformed:
+        pass
+
+
+@given(st.integers(0, 2**63 - 1), st.binary(max_size=3), st.binary(max_size=3))
+def test_a_varint_is_read_back_with_the_place_after_it(number: int, before: bytes, after: bytes) -> None:
+    packed = varint(number)
+    assert read_varint(before + packed + after, len(before)) == (number, len(before) + len(packed))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\xff" * 9, b"\xff" * 20])
+def test_a_varint_without_an_end_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_varint(data, 0)
