@@ -122,8 +122,7 @@ def test_the_headers_of_a_steady_loop_differ_in_their_ids_only() -> None:
     assert len(pack(first)) < 40
 
 
-@pytest.mark.parametrize("packed", [b"", b"15 bytes in here", b"seventeen bytes!!"])
-def test_an_id_of_another_length_is_malformed(packed: bytes) -> None:
-    if len(packed) != 16:
-        with pytest.raises(Malformed):
-            unpack_id(packed)
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_an_id_of_another_length_is_malformed(size: int) -> None:
+    with pytest.raises(Malformed):
+        unpack_id(bytes(size))

@@ -1,0 +1,94 @@
+"""Segments hold their events, and where holes are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foldpoint.codecs.segment import (
+    Segment,
+    SnapshotRef,
+    decode_segment,
+    encode_segment,
+    pack_ref,
+    unpack_ref,
+)
+from foldpoint.codecs.wire import Malformed, pack, unpack
+
+numbers = st.integers(0, 1 << 40)
+refs = st.builds(SnapshotRef, numbers, numbers, numbers, st.integers(0, 65535), st.booleans())
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> Segment:
+    first = draw(st.integers(1, 1 << 40))
+    last = first + draw(st.integers(0, 12))
+    held = draw(st.sets(st.integers(first, last)))
+    events = tuple((seq, draw(st.binary(min_size=1, max_size=5))) for seq in sorted(held))
+    return Segment(first, last, events, draw(st.none() | refs))
+
+
+@given(segments())
+def test_a_segment_comes_back(segment: Segment) -> None:
+    assert decode_segment(encode_segment(segment)) == segment
+
+
+@given(st.none() | refs)
+def test_a_reference_to_a_snapshot_comes_back(ref: SnapshotRef | None) -> None:
+    back = unpack_ref(unpack(pack(pack_ref(ref))))
+    assert back == ref
+    assert back is None or type(back.kept) is bool
+
+
+@pytest.mark.parametrize("held", [(), (5,), (9,), (5, 9), (6, 7, 8), (5, 6, 7, 8, 9)])
+def test_holes_may_be_anywhere(held: tuple[int, ...]) -> None:
+    segment = Segment(5, 9, tuple((seq, b"%d" % seq) for seq in held))
+    assert decode_segment(encode_segment(segment)) == segment
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        [],
+        [1, 2, None, None],
+        [1, 1, None, None, [b"a", b"b"]],
+        [0, 1, None, None, [b"a"]],
+        [2, 1, None, None, [b"a"]],
+        [1, 2, None, None, ["a"]],
+        [1, 2, None, [1], [b"a", b"b"]],
+        [1, 3, None, [0, 3], [b"a", b"b"]],
+        [1, 3, None, ["x", 0], [b"a", b"b"]],
+        [1, 2, [1, 2], None, [b"a"]],
+        [1, 2, 3, None, [b"a"]],
+        [1, 2, None, None, 5],
+        ["1", 2, None, None, [b"a"]],
+    ],
+)
+def test_what_is_no_segment_is_malformed(fields: Any) -> None:
+    with pytest.raises(Malformed):
+        decode_segment(pack(fields))
+
+
+@pytest.mark.parametrize("gaps", [[2, -1], [-1, 1], [0, -1]])
+def test_events_that_do_not_ascend_within_the_range_are_malformed(gaps: list[int]) -> None:
+    with pytest.raises(Malformed):
+        decode_segment(pack([1, 4, None, gaps, [b"a", b"b"]]))
+
+
+def test_every_truncation_is_malformed() -> None:
+    encoded = encode_segment(Segment(1, 5, ((1, b"abc"), (4, b"def")), SnapshotRef(1, 2, 3, 4, True)))
+    for size in range(len(encoded)):
+        with pytest.raises(Malformed):
+            decode_segment(encoded[:size])
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_segment_or_malformed(data: bytes) -> None:
+    try:
+        decode_segment(data)
+    except Malformed:
+        pass
