@@ -20,7 +20,9 @@ def config(thread_id: Any = "thread", namespace: str | None = "", checkpoint_id:
     return {"configurable": configurable}
 
 
-def checkpoint(values: dict[str, Any] | None = None, step: int = 0, versions: dict[str, Any] | None = None) -> Checkpoint:
+def checkpoint(
+    values: dict[str, Any] | None = None, step: int = 0, versions: dict[str, Any] | None = None
+) -> Checkpoint:
     values = values or {}
     return Checkpoint(
         v=2,

@@ -82,7 +82,7 @@ def unpack_event(seq: int, payload: bytes) -> Event:
     try:
         kind = fields[0]
         back, packed_id = fields[1], fields[2]
-        if kind not in (CHECKPOINT, WRITES) or type(back) is not int or not 0 <= back <= seq:
+        if type(kind) is not int or kind not in (CHECKPOINT, WRITES) or type(back) is not int or not 0 <= back <= seq:
             raise Malformed(f"event of kind {kind!r}, based {back!r} back")
         checkpoint_id = None if packed_id is None else unpack_id(packed_id)
         if checkpoint_id is None and (kind == CHECKPOINT or not back):
@@ -193,7 +193,7 @@ def fold_state(event: Event, folded: Folded, base: Base | None, writes_at: Write
             channel = names[name] if type(name) is int else name
             body = _body(delta[0], deltas.references_of(delta), event.seq, base, writes_at)
             state[channel] = deltas.apply(before.get(channel), delta, body)
-    except (TypeError, IndexError, KeyError) as error:
+    except (TypeError, IndexError, KeyError, AttributeError) as error:
         raise Malformed(f"state does not fold: {error!r}") from error
     return state
 

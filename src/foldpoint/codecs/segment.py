@@ -71,7 +71,10 @@ def decode_segment(data: bytes) -> Segment:
         first, last, start, gaps, payloads = unpack(data)
         events, at = [], first
         for position, payload in enumerate(payloads):
-            at += gaps[position] if gaps else 0
+            gap = gaps[position] if gaps else 0
+            if gap < 0:
+                raise Malformed("segment whose events do not ascend")
+            at += gap
             events.append((at, payload))
             at += 1
         if not 0 < first <= at <= last + 1 or not all(type(payload) is bytes for payload in payloads):

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from foldpoint.codecs.event import Folded, encode_checkpoint, encode_writes, unpack_event
-from foldpoint.codecs.head import DeadEpoch, Head
+from foldpoint.codecs.head import DeadEpoch, Extent, Head
 from foldpoint.codecs.model import Carried, Checkpoint, Write
 from foldpoint.compaction.policy import DropAll, Policy
 from foldpoint.engine import keys
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry, Slice
 from foldpoint.engine.history import History, channel_history
+from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.log import Log
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict
@@ -91,9 +92,12 @@ def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
         chosen = select(_in_log_order(history))
         if chosen is None:
             return
-        if log.swap(_new_epoch(log, view, history, chosen), view.revision):
+        head = _new_epoch(log, view, history, chosen)
+        if log.swap(head, view.revision):
             log.view = None
             return
+        for batch in epoch_keys(log.io, head.epoch, Extent(), head.extent):
+            log.io.store.remove_many(batch)
     raise Conflict(f"thread {log.thread_id!r}: written to all the time while its history was rewritten; call again")
 
 

@@ -17,13 +17,17 @@ from foldpoint.engine.sealing import superseded
 
 @dataclass(frozen=True, slots=True)
 class CompactionReport:
-    """What compacting one stream did. `removed_records` counts records of the store, `events_sealed` events."""
+    """What compacting one stream did: events sealed, segments it has now, records removed.
+
+    `superseded`: whether records are left that wait for the grace.
+    """
 
     thread_id: str
     namespace: str
     events_sealed: int
     segments: int
     removed_records: int
+    superseded: bool
 
 
 def compact(engine: Engine, thread_id: str | None = None, *, grace: float | None = None) -> Iterator[CompactionReport]:
@@ -49,8 +53,11 @@ def upkeep(engine: Engine, thread_id: str, namespace: str, *, grace: float | Non
     view = log.view or log.load()
     with engine.log(thread_id, namespace) as shared:
         shared.join(log.view)
-    sealed, segments = (view.head.sealed, view.head.segments) if view else (0, 0)
-    return CompactionReport(thread_id, namespace, max(0, sealed - before), segments, removed)
+    if view is None:
+        return CompactionReport(thread_id, namespace, 0, 0, removed, False)
+    head = view.head
+    waits = bool(head.dead) or superseded(head) != head.cleaned
+    return CompactionReport(thread_id, namespace, max(0, head.sealed - before), head.segments, removed, waits)
 
 
 def _clean(log: Log, grace: float) -> int:

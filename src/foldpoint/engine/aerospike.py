@@ -257,10 +257,13 @@ class AerospikeStore:
             writes = [Write(self._log_key(key), [operations.write(VALUE, values[key])], policy=policy) for key in keys]
             return self._link.write(writes, size=sum(len(values[key]) for key in keys))
 
-        def note(key: bytes, answer: BatchRecord, repeated: bool) -> None:
-            created[key] = answer.result == 0 or (
-                (again or repeated) and self._is_ours(self._log_key(key), _is_value(values[key]), expiry)
-            )
+        def note(answers: Iterable[tuple[bytes, BatchRecord]], repeated: bool) -> None:
+            for key, answer in answers:
+                if answer.result == 0:
+                    created[key] = True
+                elif answer.result == link.KEY_EXISTS:
+                    in_doubt = again or repeated
+                    created[key] = in_doubt and self._is_ours(self._log_key(key), _is_value(values[key]), expiry)
 
         self._link.settle(list(values), send, (0, link.KEY_EXISTS), note)
         return created
@@ -292,9 +295,8 @@ class AerospikeStore:
         def send(some: Sequence[bytes]) -> BatchRecords:
             return self._client.batch_read([self._log_key(key) for key in some], None, policy)
 
-        def note(key: bytes, answer: BatchRecord, repeated: bool) -> None:
-            if answer.result == 0:
-                found[key] = self._value(key, answer.record[2])
+        def note(answers: Iterable[tuple[bytes, BatchRecord]], repeated: bool) -> None:
+            found.update({key: self._value(key, answer.record[2]) for key, answer in answers if answer.result == 0})
 
         self._link.settle(keys, send, (0, link.NOT_FOUND), note)
         return [found.get(key) for key in keys]

@@ -24,7 +24,7 @@ from foldpoint.errors import (
 
 Policy: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[Sequence[bytes]], BatchRecords]
-Note: TypeAlias = Callable[[bytes, BatchRecord, bool], None]
+Note: TypeAlias = Callable[[Iterable[tuple[bytes, BatchRecord]], bool], None]
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
 
@@ -196,7 +196,7 @@ class Link:
     def settle(self, keys: Sequence[bytes], send: Send, accept: tuple[int, ...], note: Note | None = None) -> None:
         """Send `keys` until each is answered with a code in `accept`; repeat only those that were not.
 
-        `note(key, answer, repeated)` hears each accepted answer, and whether it is not the first attempt's.
+        `note((key, answer)..., repeated)` hears an attempt's answers, and whether it is not the first attempt.
         """
         left = list(keys)
         repeated = False
@@ -205,12 +205,12 @@ class Link:
             nonlocal left, repeated
             again, repeated = repeated, True
             batch = send(left)
-            failed: dict[bytes, Refusal] = {}
-            for key, answer in zip(left, batch.batch_records, strict=True):
-                if answer.result not in accept:
-                    failed[key] = _refusal(key, answer, batch.result)
-                elif note:
-                    note(key, answer, again)
+            answers = list(zip(left, batch.batch_records, strict=True))
+            if note:
+                note(answers, again)
+            failed = {
+                key: _refusal(key, answer, batch.result) for key, answer in answers if answer.result not in accept
+            }
             left = list(failed)
             if failed:
                 raise next((r for r in failed.values() if not self.is_transient(r)), next(iter(failed.values())))

@@ -208,7 +208,15 @@ class Log:
             if self.swap(sealed.head, view.revision):
                 self.view = replace(sealed, revision=view.revision + 1)
                 return True
+            self._discard_snapshot(sealed.head, view.head)
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was sealed; call again")
+
+    def _discard_snapshot(self, lost: Head, before: Head) -> None:
+        """Remove the snapshot of a head that was not swapped in. Its first part goes last: it holds the number."""
+        if lost.snapshot is not None and lost.snapshot != before.snapshot:
+            parts = keys.snapshot_parts(lost.epoch, lost.snapshot)
+            self.io.store.remove_many(parts[1:])
+            self.io.store.remove_many(parts[:1])
 
     def fill(self, view: View, last: int) -> None:
         """Take every free sequence number up to `last`, so that a writer that was held up moves on."""

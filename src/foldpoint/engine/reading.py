@@ -46,7 +46,7 @@ class Reader:
         slice_ = self._start(head.epoch, head.snapshot, found[: len(snapshot_keys)])
         after = len(snapshot_keys) + len(segment_keys)
         self._add_segments(slice_, segment_keys, found[len(snapshot_keys) : after])
-        self._open_events(slice_, dict(zip(slots, found[after:], strict=True)))
+        self._open_slots(slice_, dict(zip(slots, found[after:], strict=True)))
         return slice_
 
     def add_slots(self, slice_: Slice, slots: Iterable[int]) -> None:
@@ -54,7 +54,7 @@ class Reader:
         wanted = [seq for seq in slots if seq not in slice_.events]
         if wanted:
             found = self.io.read([keys.event(slice_.epoch, seq) for seq in wanted])
-            self._open_events(slice_, dict(zip(wanted, found, strict=True)))
+            self._open_slots(slice_, dict(zip(wanted, found, strict=True)))
 
     def region(self, epoch: bytes, end: int) -> tuple[Slice, int] | None:
         """The slice that holds segment `end` - 1 and those before it back to a kept snapshot, with its first index.
@@ -97,6 +97,19 @@ class Reader:
         for key, record in zip(segment_keys, records, strict=True):
             segment = self.segment(key, self.io.inflate(key, record, SEGMENT))
             add_segment(slice_, segment)
+
+    def _open_slots(self, slice_: Slice, records: dict[int, bytes | None]) -> None:
+        """Take in what was read of a window.
+
+        A batch is no snapshot: it may hold an event and not the one before it, which was there first and which it
+        builds upon. So what is empty below the last event is read once more; what is empty then is a hole.
+        """
+        last = max((seq for seq, record in records.items() if record is not None), default=0)
+        holes = [seq for seq, record in records.items() if record is None and seq < last]
+        if holes:
+            again = self.io.read([keys.event(slice_.epoch, seq) for seq in holes])
+            records = {**records, **dict(zip(holes, again, strict=True))}
+        self._open_events(slice_, records)
 
     def _open_events(self, slice_: Slice, records: dict[int, bytes | None]) -> None:
         """Take the events of `records` into the slice, ascending: each is compressed against those before it."""
@@ -146,7 +159,7 @@ class Earlier:
 
 
 def add_segment(slice_: Slice, segment: Segment) -> None:
-    """Take a segment's events, and its fillers, into a slice."""
+    """Take those of a segment's events, and of its fillers, into a slice that it does not hold."""
     payloads = dict(segment.events)
-    for seq in range(segment.first, segment.last + 1):
+    for seq in (seq for seq in range(segment.first, segment.last + 1) if seq not in slice_.events):
         slice_.add(unpack_event(seq, payloads.get(seq, FILLER_PAYLOAD)))

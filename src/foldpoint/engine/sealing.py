@@ -11,7 +11,7 @@ from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
-from foldpoint.engine.reading import Earlier, Reader
+from foldpoint.engine.reading import Earlier, Reader, add_segment
 from foldpoint.engine.snapshot import SnapshotEvents, snapshot_events
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict
@@ -41,6 +41,9 @@ class Sealer:
     def advance(self, view: View) -> View:
         """Write the segment that follows `sealed`, and a snapshot if one is due: the view once its head is swapped."""
         segment, size = self._write_segment(view)
+        # One that another sealer wrote may hold events that this view has not seen, and the head will say they are
+        # sealed: a snapshot without them would hide them.
+        add_segment(view.slice, segment)
         head = replace(
             view.head,
             sealed=segment.last,

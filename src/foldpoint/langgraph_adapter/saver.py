@@ -297,9 +297,10 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             self._rewrite(str(thread_id), policy)
 
     def _rewrite(self, thread_id: str, policy: Policy) -> None:
-        for namespace in self._engine.namespaces(thread_id):
-            self._background.request(self._engine, thread_id, namespace)
+        namespaces = self._engine.namespaces(thread_id)
         rewrite_thread(self._engine, thread_id, policy)
+        for namespace in namespaces:
+            self._background.request(self._engine, thread_id, namespace, delay=self._engine.settings.grace)
 
     # -- versions ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,55 @@
+"""Two sealers, broken-off sealers and batches that are no snapshots: nothing is lost, nothing reads wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from checkpoints import numbered, numbers
+
+from foldpoint import Engine, Settings
+from foldpoint.engine import keys
+from foldpoint.engine.memory import MemoryStore
+
+
+def test_a_segment_that_another_sealer_wrote_hides_nothing_that_this_one_has_not_seen() -> None:
+    store = MemoryStore()
+    engine = Engine(store, Settings(window=8))
+    for n in range(5):
+        engine.put("t", "", numbered(n))
+    slow = engine.reader("t", "")
+    view = slow.load()
+    assert view is not None
+    engine.put("t", "", numbered(5))
+    other = engine.reader("t", "")
+    seen = other.load()
+    assert seen is not None
+    other.sealer.advance(seen)  # writes a segment of six events and dies before it swaps the head
+    sealed = slow.sealer.advance(view)  # knows five, finds the segment of six
+    assert slow.swap(sealed.head, view.revision)
+    assert numbers(Engine(store)) == [5, 4, 3, 2, 1, 0]
+    assert numbers(engine) == [5, 4, 3, 2, 1, 0]
+
+
+class TornBatches(MemoryStore):
+    """Reads of many keys at once miss the records in `hidden`, as if they were created while the batch ran."""
+
+    hidden: set[bytes] = frozenset()  # type: ignore[assignment]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        torn = len(keys) > 2
+        return [
+            None if torn and key in self.hidden else value
+            for key, value in zip(keys, super().get_many(keys), strict=True)
+        ]
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3])
+def test_a_batch_that_misses_an_event_and_holds_its_successor_is_read_again(hidden: int) -> None:
+    store = TornBatches()
+    engine = Engine(store, Settings(window=8))
+    for n in range(4):
+        engine.put("t", "", numbered(n))
+    head = next(engine.heads("t"))
+    store.hidden = {keys.event(head.epoch, hidden)}
+    assert numbers(Engine(store)) == [3, 2, 1, 0]
