@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from building import chain, config, id_of, ids, put
@@ -98,14 +98,16 @@ def test_pruning_keeps_the_last_of_every_namespace_with_values_and_writes(
 
 
 @pytest.fixture
-def two(harness: Harness, request: pytest.FixtureRequest) -> tuple[FoldpointSaver, FoldpointSaver]:
+def two(harness: Harness, request: pytest.FixtureRequest) -> Iterator[tuple[FoldpointSaver, FoldpointSaver]]:
     """Savers with store objects of their own, as two processes have; on memory they share one."""
     shared = any(request.node.callspec.params["harness"] == name for name in SHARED)
     first = harness.open()
     second = harness.open() if shared else first
-    savers = FoldpointSaver(Engine(first, Settings(window=8))), FoldpointSaver(Engine(second, Settings(window=8)))
-    request.addfinalizer(lambda: [saver.close() for saver in savers])
-    return savers
+    with (
+        FoldpointSaver(Engine(first, Settings(window=8))) as one,
+        FoldpointSaver(Engine(second, Settings(window=8))) as other,
+    ):
+        yield one, other
 
 
 def test_a_warm_saver_notices_what_another_one_does(two: tuple[FoldpointSaver, FoldpointSaver]) -> None:

@@ -1,0 +1,160 @@
+"""Real graphs give what they give on LangGraph's own saver in memory."""
+
+from __future__ import annotations
+
+import operator
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from building import config
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.types import Command, Send, interrupt
+from typing_extensions import TypedDict
+
+from foldpoint import FoldpointSaver
+
+
+class Chat(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+    log: Annotated[list[str], operator.add]
+    task: str
+
+
+def answer(state: Chat) -> dict[str, Any]:
+    number = len(state["messages"])
+    return {"messages": [AIMessage(f"answer {number}", id=f"a{number}")], "log": [f"answered {number}"]}
+
+
+def ask(state: Chat) -> dict[str, Any]:
+    said = interrupt(f"after {len(state['messages'])} messages")
+    return {"log": [f"human said {said}"]}
+
+
+def spread(state: Chat) -> list[Send]:
+    return [Send("work", {"task": f"task {n}", "messages": state["messages"]}) for n in range(4)]
+
+
+def work(state: Chat) -> dict[str, Any]:
+    return {"log": [f"did {state['task']} knowing {len(state['messages'])}"]}
+
+
+def build(saver: BaseCheckpointSaver[Any]) -> Any:
+    child = StateGraph(Chat)
+    child.add_node("inner", lambda state: {"log": [f"inner {len(state['log'])}"]})
+    child.add_node("inner2", lambda state: {"log": ["inner2"]})
+    child.add_edge(START, "inner")
+    child.add_edge("inner", "inner2")
+    graph = StateGraph(Chat)
+    graph.add_node("answer", answer)
+    graph.add_node("ask", ask)
+    graph.add_node("work", work)
+    graph.add_node("child", child.compile())
+    graph.add_edge(START, "answer")
+    graph.add_conditional_edges("answer", spread, ["work"])
+    graph.add_edge("work", "child")
+    graph.add_edge("child", "ask")
+    graph.add_edge("ask", END)
+    return graph.compile(checkpointer=saver)
+
+
+def converse(graph: Any, durability: str) -> dict[str, Any]:
+    """Turns with interrupts, a resume, a fork from the past; what the thread is afterwards."""
+    where = config("t", None)
+    for turn in range(3):
+        graph.invoke({"messages": [HumanMessage(f"q{turn}", id=f"h{turn}")], "log": []}, where, durability=durability)
+        graph.invoke(Command(resume=f"yes {turn}"), where, durability=durability)
+    history = list(graph.get_state_history(where))
+    past = history[len(history) // 2]
+    forked = graph.update_state(past.config, {"log": ["changed"]})
+    graph.invoke(None, forked, durability=durability)
+    graph.invoke(Command(resume="in the fork"), where, durability=durability)
+    history = list(graph.get_state_history(where))
+    return {
+        "final": graph.get_state(where).values,
+        "history": [(state.values, state.next, state.metadata) for state in history],
+        "interrupts": [[task.interrupts for task in state.tasks] for state in history],
+    }
+
+
+def without_ids(result: Any) -> str:
+    import re
+
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "ID", repr(result))
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_graph_with_interrupts_sends_subgraphs_and_forks(
+    make_saver: Callable[..., FoldpointSaver], durability: str
+) -> None:
+    expected = converse(build(InMemorySaver()), durability)
+    for window in (4, 64):
+        saver = make_saver(window=window)
+        found = converse(build(saver), durability)
+        assert without_ids(found) == without_ids(expected)
+        saver.delete_thread("t")
+
+
+async def test_the_same_asynchronously(saver: FoldpointSaver) -> None:
+    graph = build(saver)
+    where = config("t", None)
+    await graph.ainvoke({"messages": [HumanMessage("q", id="h")], "log": []}, where)
+    await graph.ainvoke(Command(resume="yes"), where)
+    state = await graph.aget_state(where)
+    assert state.values["log"][-1] == "human said yes"
+    assert len([one async for one in graph.aget_state_history(where)]) >= 5
+
+
+def test_many_threads_of_a_process_work_on_their_graphs_at_once(saver: FoldpointSaver) -> None:
+    graph = build(saver)
+
+    def one(number: int) -> list[str]:
+        where = config(f"t{number}", None)
+        for turn in range(3):
+            graph.invoke({"messages": [HumanMessage(f"q{turn}", id=f"h{turn}")], "log": []}, where)
+            graph.invoke(Command(resume=f"yes {number}"), where)
+        return list(graph.get_state(where).values["log"])
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(one, range(16)))
+    assert all(result[-1] == f"human said yes {number}" for number, result in enumerate(results))
+    assert len({len(result) for result in results}) == 1
+
+
+COUNTER = """
+    import sys
+    from typing_extensions import TypedDict
+    from langgraph.graph import START, StateGraph
+    from foldpoint import FoldpointSaver
+
+    class State(TypedDict):
+        seen: list
+
+    with FoldpointSaver.from_conn_string(sys.argv[1]) as saver:
+        graph = StateGraph(State)
+        graph.add_node("count", lambda state: {"seen": [*state["seen"], sys.argv[2]]})
+        graph.add_edge(START, "count")
+        compiled = graph.compile(checkpointer=saver)
+        where = {"configurable": {"thread_id": "t"}}
+        for _ in range(3):
+            seen = (compiled.get_state(where).values or {"seen": []})["seen"]
+            compiled.invoke({"seen": seen}, where)
+        print(",".join(compiled.get_state(where).values["seen"]))
+"""
+
+
+def test_processes_take_turns_on_one_file(tmp_path: Path) -> None:
+    printed = ""
+    for name in ("a", "b", "c"):
+        command = [sys.executable, "-c", textwrap.dedent(COUNTER), f"sqlite:///{tmp_path}/store.db", name]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    assert printed == "a,a,a,b,b,b,c,c,c"
