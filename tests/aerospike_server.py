@@ -295,6 +295,13 @@ def require_asd() -> None:
         pytest.skip(MISSING)
 
 
+def say_if_skipped(reporter: Any) -> None:
+    """One line, at the end of a run, for all tests that had no server. `reporter` is pytest's terminal reporter."""
+    skipped = sum(MISSING in str(report.longrepr) for report in reporter.stats.get("skipped", []))
+    if skipped:
+        reporter.write_line(f"{skipped} tests skipped: {MISSING}", yellow=True)
+
+
 def from_environment() -> tuple[str, int, str] | None:
     """(host, port, namespace) of the server to test on, None when the variable is unset; ValueError when malformed."""
     value = os.environ.get(ENVIRONMENT)

@@ -19,7 +19,7 @@ import aerospike_server
 import pytest
 from aerospike_server import Cluster, start_cluster, start_server
 
-from foldpoint.engine.aerospike import PAGE, AerospikeStore
+from foldpoint.engine.aerospike import PAGE, THREAD_HASH, AerospikeStore
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import (
     RecordTooBig,
@@ -369,6 +369,15 @@ class TestKeysAndHeads:
             store.swap(head(key=b"h%d" % n, thread=thread), expected=None, ttl=None)
         for n, thread in enumerate(threads):
             assert [found.key for found in store.heads(thread)] == [b"h%d" % n]
+
+    def test_a_thread_whose_hash_is_the_same_is_another(self, store: AerospikeStore) -> None:
+        store.swap(head(key=b"mine", thread=b"t"), expected=None, ttl=None)
+        store.swap(head(key=b"other", thread=b"u"), expected=None, ttl=None)
+        server = aerospike_server.target()
+        client = aerospike_server.raw_client(server.hosts)
+        client.put(store._head_key(b"other"), {THREAD_HASH: client.get(store._head_key(b"mine"))[2][THREAD_HASH]})
+        client.close()
+        assert [found.key for found in store.heads(b"t")] == [b"mine"]
 
     def test_heads_of_a_thread_are_found_without_setup(self) -> None:
         server = aerospike_server.target()
