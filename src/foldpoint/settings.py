@@ -25,7 +25,7 @@ class Settings(BaseSettings):
         64, description="events after the last sealed segment before a writer seals (design: K)"
     )
     snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
-        1.0, description="a snapshot is taken when the log since the last one outweighs it by this factor"
+        0.25, description="a snapshot is taken when the log since the last one reaches this share of its size"
     )
     grace: Annotated[float, Field(ge=0)] = Field(
         600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it"

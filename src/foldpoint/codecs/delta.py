@@ -143,6 +143,8 @@ def apply(old: Stored | None, delta: list[Any], body: bytes) -> Stored:
     """The value that `delta` makes of `old`; `body` is its body, unpacked. Malformed if they do not fit."""
     try:
         _, removed, suffix, grow, type_, _ = [*delta, *_DEFAULTS[len(delta) :]]
+        if type(body) is not bytes or type(type_) not in (str, type(None)):
+            raise Malformed("delta whose body or type is something else")
         if old is None:
             return Stored(DEFAULT_TYPE if type_ is None else type_, Rope(body))
         new_type = old.type if type_ is None else type_

@@ -239,16 +239,16 @@ def fold_writes(event: Event, base: Base | None, writes_at: WritesAt) -> list[Wr
         names = names_of(base.folded.header) if base else []
         writes = []
         for at, entry in enumerate(packed):
-            name, body, idx, type_, references = entry + [None] * (5 - len(entry))
+            name, packed_body, idx, type_, references = entry + [None] * (5 - len(entry))
+            body = _body(packed_body, references, event.seq, base, writes_at)
+            if type(body) is not bytes or type(type_) not in (str, type(None)):
+                raise Malformed("write whose value or type is something else")
             writes.append(
                 Write(
                     unpack_id(task_id),
                     at if idx is None else idx,
                     names[name] if type(name) is int else name,
-                    Value(
-                        deltas.DEFAULT_TYPE if type_ is None else type_,
-                        _body(body, references, event.seq, base, writes_at),
-                    ),
+                    Value(deltas.DEFAULT_TYPE if type_ is None else type_, body),
                     task_path,
                 )
             )

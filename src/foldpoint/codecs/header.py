@@ -8,7 +8,6 @@ with the same types in the same order, the whole map is stored.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -84,11 +83,13 @@ def apply_labels(old: Mapping[str, Scalar], delta: MapDelta | None) -> dict[str,
 
 def pack_id(checkpoint_id: str) -> str | bytes:
     """16 bytes for a UUID in its usual spelling, any other string as it is."""
+    if len(checkpoint_id) != 36:
+        return checkpoint_id
     try:
-        parsed = uuid.UUID(checkpoint_id)
+        packed = bytes.fromhex(checkpoint_id.replace("-", ""))
     except ValueError:
         return checkpoint_id
-    return parsed.bytes if str(parsed) == checkpoint_id else checkpoint_id
+    return packed if len(packed) == 16 and unpack_id(packed) == checkpoint_id else checkpoint_id
 
 
 def unpack_id(packed: str | bytes) -> str:
@@ -96,7 +97,8 @@ def unpack_id(packed: str | bytes) -> str:
         return packed
     if len(packed) != 16:
         raise Malformed(f"id of {len(packed)} bytes")
-    return str(uuid.UUID(bytes=packed))
+    digits = packed.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _id_micros(checkpoint_id: str) -> int:

@@ -32,7 +32,12 @@ class Rope:
 
     def start(self, count: int) -> bytes:
         """The first `count` bytes, without joining the rest."""
-        return b"".join(_keep_front(self._pieces, self._size, count))
+        found = b""
+        for piece in self._pieces:
+            found += piece[: count - len(found)]
+            if len(found) == count:
+                break
+        return found
 
     def splice(self, head: bytes, skip: int, removed: int, suffix: int, body: bytes) -> Rope:
         """head + self[skip : size - removed - suffix] + body + self[size - suffix :].
@@ -44,8 +49,9 @@ class Rope:
             raise ValueError(f"splice of {skip}, {removed} and {suffix} bytes does not fit a value of {size}")
         kept = _keep_front(self._pieces, size, size - removed - suffix)
         kept = _drop_front(kept, skip)
-        tail = _keep_back(self._pieces, suffix)
-        pieces = tuple(piece for piece in (head, *kept, body, *tail) if len(piece))
+        front = (head,) if head else ()
+        middle = (body,) if body else ()
+        pieces = (*front, *kept, *middle, *_keep_back(self._pieces, suffix))
         rope = Rope.__new__(Rope)
         rope._pieces = pieces or (b"",)
         rope._size = len(head) + size - skip - removed + len(body)

@@ -8,8 +8,7 @@ the index is negative.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
@@ -142,11 +141,18 @@ class Slice:
             return
         if checkpoint_id is None:
             assert event.base is not None
-            checkpoint_id = self.folded(event.base).header.id
+            checkpoint_id = self._id_of(event.base)
         self._writes_of.setdefault(checkpoint_id, []).append(event.seq)
 
     def latest(self) -> Entry | None:
         return self.find(self.latest_id) if self.checkpoints else None
+
+    def _id_of(self, seq: int) -> str:
+        """The id of the checkpoint at `seq`, without folding its header."""
+        event = self.events.get(seq)
+        if event is None or event.checkpoint_id is None:
+            return self.folded(seq).header.id
+        return event.checkpoint_id
 
     def until(self, last: int) -> Slice:
         """This slice without the events after `last`, which is not below `covers`."""
@@ -233,8 +239,10 @@ class Slice:
             at = event.base
         for event in reversed(chain):
             base = None if event.base is None else self._folded[event.base]
-            with self._naming(event.seq):
+            try:
                 self._folded[event.seq] = fold_checkpoint(event, base)
+            except Malformed as error:
+                raise self._corrupt(event.seq, error) from error
         return self._folded[seq]
 
     def state(self, seq: int) -> State:
@@ -256,8 +264,10 @@ class Slice:
             base = None
             if event.base is not None:
                 base = Base(self.folded(event.base), lambda state=state: state)  # type: ignore[misc]
-            with self._naming(event.seq):
+            try:
                 state = fold_state(event, self.folded(event.seq), base, self.writes)
+            except Malformed as error:
+                raise self._corrupt(event.seq, error) from error
             if position % _STATE_STRIDE == _STATE_STRIDE - 1:
                 self._states[event.seq] = state
         self._states[seq] = state
@@ -293,8 +303,10 @@ class Slice:
             if event.kind in (CHECKPOINT, FILLER):
                 raise CorruptRecord(keys.event(self.epoch, seq), "referred to as writes, and is something else")
             base = None if event.base is None else self.base(event.base)
-            with self._naming(seq):
+            try:
                 self._writes[seq] = fold_writes(event, base, self.writes)
+            except Malformed as error:
+                raise self._corrupt(seq, error) from error
         return self._writes[seq]
 
     def _checkpoint(self, event: Event) -> Event:
@@ -302,10 +314,6 @@ class Slice:
             raise CorruptRecord(keys.event(self.epoch, event.seq), "referred to as a checkpoint, and is something else")
         return event
 
-    @contextmanager
-    def _naming(self, seq: int) -> Iterator[None]:
+    def _corrupt(self, seq: int, error: Malformed) -> CorruptRecord:
         """Damage that folding finds is the event's."""
-        try:
-            yield
-        except Malformed as error:
-            raise CorruptRecord(keys.event(self.epoch, seq), str(error)) from error
+        return CorruptRecord(keys.event(self.epoch, seq), str(error))
