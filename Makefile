@@ -7,16 +7,21 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-aerospike lint clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Keep a long agent thread in one file: make demo ARGS="--turns 50 --json"
 	@$(BIN)/python -m demo $(ARGS)
 
 test: $(VENV)/.test ## Run the tests: make test ARGS="-k resume"
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-aerospike: $(VENV)/.test ## Run the Aerospike suites; fails without a server
+	@command -v asd >/dev/null || [ -n "$$FOLDPOINT_TEST_AEROSPIKE" ] || \
+		{ echo "no Aerospike: put asd on PATH or set FOLDPOINT_TEST_AEROSPIKE=host:port/namespace" >&2; exit 1; }
+	@$(BIN)/python -m pytest -k aerospike $(ARGS)
 
 lint: $(VENV)/.test ## Check style and types
 	@$(BIN)/ruff check .
