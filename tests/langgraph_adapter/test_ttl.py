@@ -9,6 +9,7 @@ import pytest
 from building import chain, config, ids, put
 
 from foldpoint import Engine, FoldpointSaver, Settings
+from foldpoint.compaction import compact
 from foldpoint.engine.memory import MemoryStore
 
 MINUTE = 60
@@ -79,6 +80,95 @@ def test_reading_is_a_use_if_it_was_asked_for(saver: FoldpointSaver, clock: Cloc
         clock.at += 6 * MINUTE
         saver.get_tuple(config())
     assert (saver.get_tuple(config()) is not None) == alive
+
+
+@pytest.mark.parametrize("since", [0.0, 0.1, 0.24, 0.26, 0.9])
+def test_a_thread_lives_between_1_and_5_quarters_of_the_ttl_after_its_last_use(
+    saver: FoldpointSaver, clock: Clock, since: float
+) -> None:
+    chain(saver, 3)
+    clock.at += since * 10 * MINUTE
+    put(saver, None, {}, step=9)
+    clock.at += 10 * MINUTE - 2
+    assert len(ids(saver, config())) == 4
+    clock.at += 2.5 * MINUTE + 4
+    assert ids(saver, config()) == []
+
+
+def test_the_namespaces_of_a_thread_expire_at_one_time(saver: FoldpointSaver, clock: Clock) -> None:
+    namespaces = ("", "child", "another")
+    chain(saver, 3)
+    clock.at += 2 * MINUTE
+    child = chain(saver, 3, namespace="child")
+    chain(saver, 3, namespace="another")
+    clock.at += 2.4 * MINUTE  # the root has not been used for longer than a quarter, the child has
+    put(saver, child[-1], {}, step=9, namespace="child")
+    clock.at += 10 * MINUTE - 2
+    assert all(saver.get_tuple(config("thread", namespace)) for namespace in namespaces)
+    clock.at += 2.5 * MINUTE + 4
+    assert not any(saver.get_tuple(config("thread", namespace)) for namespace in namespaces)
+
+
+@pytest.mark.parametrize("step", [1, 4, 9, 12])
+def test_compacting_an_unused_thread_lets_it_live_no_longer(saver: FoldpointSaver, clock: Clock, step: int) -> None:
+    chain(saver, 30)
+    for _ in range(0, 13, step):
+        saver.prune(["thread"], keep_last=20)
+        list(compact(saver.engine))
+        assert len(ids(saver, config())) in (0, 20)
+        clock.at += step * MINUTE
+    clock.at += 2
+    assert ids(saver, config()) == []
+
+
+def test_a_put_after_a_thread_expired_begins_it_again(store: MemoryStore, clock: Clock) -> None:
+    with FoldpointSaver(Engine(store, Settings(grace=600), clock=clock), ttl={"default_ttl": 0.5}) as saver:
+        line = chain(saver, 3)
+        clock.at += 38  # what the saver knows of the thread is young enough to be acted upon, were it there still
+        late = put(saver, line[-1], {"n": "late"}, step=9)
+        saver.put_writes(late, [("n", 1)], "task")
+        found = saver.get_tuple(late)
+        assert found is not None
+        assert found.pending_writes == [("task", "n", 1)]
+        clock.at += 29
+        assert saver.get_tuple(late) is not None
+
+
+def test_writing_without_a_ttl_of_its_own_keeps_a_thread_alive(
+    saver: FoldpointSaver, store: MemoryStore, clock: Clock
+) -> None:
+    line = chain(saver, 3)
+    with FoldpointSaver(Engine(store, Settings(), clock=clock)) as other:
+        for step in range(3, 9):
+            clock.at += 6 * MINUTE
+            line.append(put(other, line[-1], {}, step=step))
+        assert len(ids(other, config())) == 9
+        clock.at += 13 * MINUTE
+        assert ids(other, config()) == []
+
+
+def test_a_ttl_that_came_later_counts_for_all_that_is_there(store: MemoryStore, clock: Clock) -> None:
+    with FoldpointSaver(Engine(store, Settings(window=8), clock=clock)) as before:
+        line = chain(before, 30)
+        chain(before, 3, namespace="child")
+    with FoldpointSaver(Engine(store, Settings(window=8), clock=clock), ttl=TTL) as saver:
+        put(saver, line[-1], {}, step=40)
+        clock.at += 12.5 * MINUTE + 1
+        assert ids(saver, config("thread", None)) == []
+        clock.at += 12.5 * MINUTE
+        assert list(store.keys()) == []
+
+
+def test_copies_have_a_lifetime_of_their_own(saver: FoldpointSaver, clock: Clock) -> None:
+    chain(saver, 20)
+    chain(saver, 3, namespace="child")
+    clock.at += 8 * MINUTE
+    saver.copy_thread("thread", "copy")
+    clock.at += 9 * MINUTE
+    assert ids(saver, config("thread", None)) == []
+    assert len(ids(saver, config("copy", None))) == 23
+    clock.at += 4 * MINUTE
+    assert ids(saver, config("copy", None)) == []
 
 
 def test_records_never_expire_before_their_head(saver: FoldpointSaver, clock: Clock) -> None:

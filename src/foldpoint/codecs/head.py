@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 
 from foldpoint.codecs.segment import SnapshotRef, pack_ref, unpack_ref
 from foldpoint.codecs.wire import Malformed, pack, unpack
@@ -68,6 +69,17 @@ class Head:
     def record_ttl(self) -> int | None:
         """Seconds that records other than the head live: they must outlive it."""
         return None if self.ttl is None else 2 * self.ttl
+
+    def expires_in(self, now: float) -> int | None:
+        """Seconds that the head has to live as of `now`: 1.25 times the TTL after the last extension, whoever swaps it.
+
+        Uses less than a quarter of the TTL after an extension extend nothing; so it lives for the TTL after those too.
+        """
+        return None if self.ttl is None else max(1, ceil(self.extended_at + 1.25 * self.ttl - now))
+
+    def outlasts(self, now: float) -> bool:
+        """Whether the head is sure to be there at `now`, without looking."""
+        return self.ttl is None or now < self.extended_at + self.ttl
 
     @property
     def extent(self) -> Extent:

@@ -38,10 +38,11 @@ def rewrite_thread(engine: Engine, thread_id: str, policy: Policy) -> int:
     return sum(_rewrite(engine, head.thread_id, head.namespace, policy) for head in list(engine.heads(thread_id)))
 
 
-def copy_thread(engine: Engine, source_id: str, target_id: str) -> int:
+def copy_thread(engine: Engine, source_id: str, target_id: str, *, ttl: int | None = None) -> int:
     """Copy every checkpoint and write of a thread, in all namespaces; how many checkpoints were copied.
 
-    Checkpoints that the target has stay; one that both have becomes the source's.
+    Checkpoints that the target has stay; one that both have becomes the source's. This is a use of the target, which
+    lives `ttl` seconds from now (None: as it did).
     """
     copied = 0
     for namespace in engine.namespaces(source_id):
@@ -49,6 +50,7 @@ def copy_thread(engine: Engine, source_id: str, target_id: str) -> int:
         with engine.log(target_id, namespace) as log:
             _replace(log, lambda held, source=source: _merged(held, source), allow_new=True)  # type: ignore[misc]
         copied += len(source)
+    engine.refresh(target_id, ttl)
     return copied
 
 

@@ -126,26 +126,38 @@ class Engine:
     # -- lifetime ------------------------------------------------------------------------------------------------------
 
     def refresh(self, thread_id: str, ttl: int | None) -> None:
-        """Let all streams of a thread live `ttl` seconds from now, if the last time was long enough ago."""
-        if ttl is None:
-            return
-        for head in self.heads(thread_id):
-            if self._due(head, ttl):
+        """Let all streams of a thread live `ttl` seconds from now, if the last time was long enough ago for one.
+
+        All at once, so that they expire at one time. None: those that have a TTL, by their own.
+        """
+        heads = list(self.heads(thread_id))
+        if any(self._due(head, ttl) for head in heads):
+            for head in heads:
                 self._extend(head, ttl)
 
     def _keep_alive(self, head: Head, ttl: int | None) -> None:
-        if ttl is not None and self._due(head, ttl):
+        """A stream was used: its thread lives on. The root, which may have been extended earlier, is looked at too."""
+        root = self._logs.get((head.thread_id, ""))
+        view = _live(root.view) if root else None
+        if self._due(head, ttl) or (view and self._due(view.head, ttl)):
             self.refresh(head.thread_id, ttl)
 
-    def _due(self, head: Head, ttl: int) -> bool:
-        return head.ttl != ttl or self.clock.now() - head.extended_at > ttl / 4
+    def _due(self, head: Head, ttl: int | None) -> bool:
+        if ttl is not None and head.ttl != ttl:
+            return True
+        return head.ttl is not None and self.clock.now() - head.extended_at > head.ttl / 4
 
-    def _extend(self, head: Head, ttl: int) -> None:
-        """The other records first: they must outlive the head."""
+    def _extend(self, head: Head, ttl: int | None) -> None:
+        """Extend one stream. The other records first: they must outlive the head."""
+        ttl = head.ttl if ttl is None else ttl
+        if ttl is None:
+            return
         with self._log(head.thread_id, head.namespace) as log:
             view = log.load()
-            if view is None or view.head.deleted or not self._due(view.head, ttl):
+            if view is None or view.head.deleted:
                 return
+            if view.head.ttl == ttl and view.head.extended_at > head.extended_at:
+                return  # somebody else did
             extent = replace(view.head.extent, sealed=view.last)
             for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
                 self.store.extend(batch, ttl=2 * ttl)

@@ -48,7 +48,7 @@ class Log:
         """Store `head` over the one of `revision` (None: over none); True if that was the stored one. Durable."""
         value = seal(self.key, HEAD, 0, encode_head(head))
         record = HeadRecord(self.key, keys.text(self.thread_id), (revision or 0) + 1, value)
-        return self.io.store.swap(record, expected=revision, ttl=head.ttl)
+        return self.io.store.swap(record, expected=revision, ttl=head.expires_in(self.clock.now()))
 
     # -- the view ------------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,8 @@ class Log:
         return view if view is not None and self._is_fresh(view) else self.load()
 
     def _is_fresh(self, view: View) -> bool:
-        return self.clock.monotonic() - view.read_at <= self.settings.grace / 10
+        young = self.clock.monotonic() - view.read_at <= self.settings.grace / 10
+        return young and view.head.outlasts(self.clock.now())
 
     def fork(self) -> Log:
         """A log that begins with what this one knows and goes its own way, so that long work blocks no writer."""

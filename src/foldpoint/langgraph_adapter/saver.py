@@ -284,7 +284,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy every checkpoint and write; what the target already has stays."""
-        copy_thread(self._engine, str(source_thread_id), str(target_thread_id))
+        copy_thread(self._engine, str(source_thread_id), str(target_thread_id), ttl=self._lifetime.seconds)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None) -> None:
         """Drop old checkpoints of these threads, per namespace.
