@@ -22,6 +22,7 @@ from foldpoint.engine.fold import Entry, Slice
 from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.log import Log
+from foldpoint.engine.reading import read_head
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict
 
@@ -95,12 +96,21 @@ def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
         if chosen is None:
             return
         head = _new_epoch(log, view, history, chosen)
-        if log.swap(head, view.revision):
+        if log.swap(head, view.revision) or _was_swapped(log, head.epoch):
             log.view = None
             return
         for batch in epoch_keys(log.io, head.epoch, Extent(), head.extent):
             log.io.store.remove_many(batch)
     raise Conflict(f"thread {log.thread_id!r}: written to all the time while its history was rewritten; call again")
+
+
+def _was_swapped(log: Log, epoch: bytes) -> bool:
+    """Whether a head of this epoch was stored although the swap said no: its answer was lost, others went on from it."""
+    record = log.io.store.get_head(log.key)
+    if record is None:
+        return False
+    head = read_head(record)
+    return epoch in (head.epoch, *(dead.epoch for dead in head.dead))
 
 
 def _in_log_order(history: History) -> list[Entry]:

@@ -171,8 +171,8 @@ class Log:
         return self.io.create(key, record, view.head.record_ttl)
 
     def _is_own(self, view: View, seq: int, payload: bytes) -> bool:
-        """The number was taken: take in what stands there and after it. True if it is the very event to be put."""
-        self.reader.add_slots(view.slice, (at for at in view.head.slots if at >= seq))
+        """The number was taken: take in what stands there and around it. True if it is the very event to be put."""
+        self.reader.add_slots(view.slice, view.head.slots)
         view.last = max(view.last, max(view.slice.events, default=0))
         taken = view.slice.events.get(seq)
         if taken is None or taken.payload == FILLER_PAYLOAD:
@@ -213,8 +213,16 @@ class Log:
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was sealed; call again")
 
     def _discard_snapshot(self, lost: Head, before: Head) -> None:
-        """Remove the snapshot of a head that was not swapped in. Its first part goes last: it holds the number."""
-        if lost.snapshot is not None and lost.snapshot != before.snapshot:
+        """Remove the snapshot of a head that was not swapped in. Its first part goes last: it holds the number.
+
+        Hazard: a swap whose answer was lost may say no although it was stored, and others may build upon it by now.
+        So the snapshot stays if any head can have named it.
+        """
+        if lost.snapshot is None or lost.snapshot == before.snapshot:
+            return
+        record = self.io.store.get_head(self.key)
+        head = read_head(record) if record else before
+        if head.epoch == lost.epoch and head.snapshots < lost.snapshot.number:
             parts = keys.snapshot_parts(lost.epoch, lost.snapshot)
             self.io.store.remove_many(parts[1:])
             self.io.store.remove_many(parts[:1])
