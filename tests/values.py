@@ -42,14 +42,18 @@ def exact(value: Any) -> Any:
 
 
 # Any code point: lone surrogates and NUL too.
-texts = st.text(st.characters(), max_size=6) | st.sampled_from(["", "\0", "\ud800", "a\udfff", "a:b/c|d", "é", "e\u0301"])
+texts = st.text(st.characters(), max_size=6) | st.sampled_from(
+    ["", "\0", "\ud800", "a\udfff", "a:b/c|d", "é", "e\u0301"]
+)
 names = st.sampled_from(["messages", "branch:to:agent", "__pregel_tasks", "__start__", "a", "b", "1"]) | texts
 
 whole = st.integers(-(2**62) + 1, 2**62 - 1)
 """What is stored as a difference: two of them never differ by more than 64 bits hold."""
 integers = st.integers(-3, 3) | st.sampled_from([2**62 - 1, 1 - 2**62, 2**32, -(2**31)]) | whole
 floats = st.floats() | st.sampled_from([0.0, -0.0, 1.0, math.nan, -math.nan, math.inf])
-versions: st.SearchStrategy[Version] = integers | floats | st.sampled_from(["1", "00000000000000000000000000000002.0.9"]) | texts
+versions: st.SearchStrategy[Version] = (
+    integers | floats | st.sampled_from(["1", "00000000000000000000000000000002.0.9"]) | texts
+)
 scalars: st.SearchStrategy[Scalar] = (
     st.sampled_from([0, 1, 0.0, 1.0, -0.0, True, False, None, "", "1"]) | integers | floats | texts
 )
@@ -63,7 +67,7 @@ def v6(micros: int, clock_seq: int = 0, node: int = 0) -> str:
 
 
 _uuids = st.uuids() | st.builds(lambda micros: uuid.UUID(v6(micros)), st.integers(0, 1 << 52))
-_spellings = st.sampled_from([str, lambda u: str(u).upper(), lambda u: u.hex, lambda u: u.urn, lambda u: "{%s}" % u])
+_spellings = st.sampled_from([str, lambda u: str(u).upper(), lambda u: u.hex, lambda u: u.urn, lambda u: f"{{{u}}}"])
 _almost = st.sampled_from(
     [
         "1f0c69a2-0000-6000-8000-00000000000\u0661",
@@ -83,7 +87,13 @@ _zones = st.sampled_from(
 )
 _moments = st.datetimes(timezones=st.none()).flatmap(lambda d: _zones.map(lambda zone: d.replace(tzinfo=zone)))
 _forms = st.sampled_from(
-    [datetime.isoformat, lambda d: d.isoformat(" "), lambda d: d.isoformat(timespec="milliseconds"), str, lambda d: d.isoformat().replace("+00:00", "Z")]
+    [
+        datetime.isoformat,
+        lambda d: d.isoformat(" "),
+        lambda d: d.isoformat(timespec="milliseconds"),
+        str,
+        lambda d: d.isoformat().replace("+00:00", "Z"),
+    ]
 )
 times = (
     st.builds(lambda moment, form: str(form(moment)), _moments, _forms)
@@ -96,7 +106,9 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
     max_leaves=8,
 )
-data = st.binary(max_size=40) | plain.map(msgpack.packb) | st.sampled_from([b"", b"\x90", b"\x80", b"\xdc", b"\xdf\0\0"])
+data = (
+    st.binary(max_size=40) | plain.map(msgpack.packb) | st.sampled_from([b"", b"\x90", b"\x80", b"\xdc", b"\xdf\0\0"])
+)
 types = st.sampled_from(["msgpack", "bytes", "null", "json", ""]) | texts
 stored_values = st.builds(Value, types, data)
 

@@ -51,7 +51,7 @@ def test_a_value_follows_from_one_that_it_shares_bytes_with(draws: st.DataObject
 @pytest.mark.parametrize("kind", ["array", "map"])
 def test_containers_grow_and_shrink_over_every_change_of_their_header(kind: str, old: int, new: int) -> None:
     def value(count: int) -> Value:
-        return listed([7] * count if kind == "array" else {n: 7 for n in range(count)})
+        return listed([7] * count if kind == "array" else dict.fromkeys(range(count), 7))
 
     assert through(value(old), value(new)) == value(new)
 

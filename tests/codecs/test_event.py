@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -99,7 +101,7 @@ def test_large_values_come_back_wherever_they_stood_before(data: st.DataObject, 
     new = data.draw(successors(old))
     new = replace(new, channels={**new.channels, **data.draw(several)})
     assert_same(through(20, new, base), new)
-    own = replace(data.draw(logged), idx=0)
+    own = data.draw(logged)._replace(idx=0)
     assert writes_through(20, old.header.id, [own], base) == [own]
 
 
@@ -124,7 +126,7 @@ def test_a_filler_is_the_empty_payload() -> None:
 
 
 def step(n: int, channels: dict[str, Value]) -> Checkpoint:
-    versions = {name: n for name in channels}
+    versions = dict.fromkeys(channels, n)
     return Checkpoint(Header(f"{n:04}", f"{n - 1:04}", channel_versions=versions), channels, {"step": n})
 
 
@@ -189,16 +191,21 @@ _CHECKPOINT = encode_checkpoint(
     ),
     _BASE,
 )
-_WRITES = encode_writes(2, "0001", [Write("t", 0, "a", Value("msgpack", b"w")), Write("t", -1, "e", listed([1]))], _BASE)
+_WRITES = encode_writes(
+    2, "0001", [Write("t", 0, "a", Value("msgpack", b"w")), Write("t", -1, "e", listed([1]))], _BASE
+)
 
 
 def fold_any(payload: bytes) -> None:
     event = unpack_event(2, payload)
     if event.kind == CHECKPOINT:
         folded = fold_checkpoint(event, _BASE.folded)
-        fold_state(event, folded, _BASE, no_writes)
-    elif event.kind == WRITES:
-        fold_writes(event, _BASE, no_writes)
+        state = fold_state(event, folded, _BASE, no_writes)
+        values = [Value(stored.type, bytes(stored.data)) for stored in state.values()]
+        values += [folded.metadata] if folded.metadata else []
+    else:
+        values = [write.value for write in fold_writes(event, _BASE, no_writes)]
+    assert all(type(value.type) is str and type(value.data) is bytes for value in values)
 
 
 @pytest.mark.parametrize(
@@ -229,10 +236,8 @@ def test_what_is_no_event_is_malformed(fields: Any) -> None:
 
 @given(st.binary(min_size=1, max_size=40))
 def test_any_bytes_are_an_event_or_malformed(payload: bytes) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         fold_any(payload)
-    except Malformed:
-        pass
 
 
 @pytest.mark.parametrize("payload", [_CHECKPOINT, _WRITES], ids=["checkpoint", "writes"])
@@ -242,7 +247,9 @@ def test_every_truncation_of_a_payload_is_malformed(payload: bytes) -> None:
             fold_any(payload[:size])
 
 
-_ODD = st.sampled_from([None, True, -1, 10**6, 2**63, 1.5, "x", b"y", [], {}, [1], ["a"], {"a": 1}, {0: [1, 2]}, [[]], [b"x"]])
+_ODD = st.sampled_from(
+    [None, True, -1, 10**6, 2**63, 1.5, "x", b"y", [], {}, [1], ["a"], {"a": 1}, {0: [1, 2]}, [[]], [b"x"]]
+)
 
 
 def places(obj: Any) -> list[tuple[Any, Any]]:
@@ -257,8 +264,6 @@ def test_an_event_with_a_strange_field_folds_or_is_malformed(payload: bytes, dat
     fields = unpack(payload)
     for _ in range(data.draw(st.integers(1, 2))):
         container, key = data.draw(st.sampled_from(places(fields)))
-        container[key] = data.draw(_ODD)
-    try:
+        container[key] = deepcopy(data.draw(_ODD))
+    with contextlib.suppress(Malformed):
         fold_any(pack(fields))
-    except Malformed:
-        pass

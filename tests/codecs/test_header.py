@@ -92,7 +92,7 @@ def test_ids_come_back_in_their_own_spelling(checkpoint_id: str) -> None:
 def test_only_the_usual_spelling_of_a_uuid_is_packed() -> None:
     made = uuid.uuid4()
     assert pack_id(str(made)) == made.bytes
-    for spelling in (str(made).upper(), made.hex, made.urn, "{%s}" % made):
+    for spelling in (str(made).upper(), made.hex, made.urn, f"{{{made}}}"):
         assert pack_id(spelling) == spelling
 
 

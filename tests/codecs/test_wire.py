@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from typing import Any
 
@@ -33,10 +34,8 @@ def test_an_integer_beyond_64_bits_is_a_value_error(number: int) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes_unpack_or_are_malformed(data: bytes) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         unpack(data)
-    except Malformed:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,18 @@ def test_any_bytes_unpack_or_are_malformed(data: bytes) -> None:
         b"\x81\x90\x01",
         b"\x81\x80\x01",
     ],
-    ids=["nothing", "reserved", "two", "cut", "huge array", "huge map", "no utf-8", "deep", "list as key", "map as key"],
+    ids=[
+        "nothing",
+        "reserved",
+        "two",
+        "cut",
+        "huge array",
+        "huge map",
+        "no utf-8",
+        "deep",
+        "list as key",
+        "map as key",
+    ],
 )
 def test_bytes_that_no_writer_makes_are_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
@@ -110,10 +120,8 @@ def test_every_truncation_of_a_frame_is_malformed() -> None:
 
 @given(st.binary(max_size=100), st.binary(max_size=20))
 def test_any_bytes_decompress_or_are_malformed(frame: bytes, context: bytes) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         decompress(frame, context, limit=1 << 20)
-    except Malformed:
-        pass
 
 
 @given(st.integers(0, 2**63 - 1), st.binary(max_size=3), st.binary(max_size=3))
