@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -383,13 +384,21 @@ print(n)
         holder.close()
 
     def test_more_threads_than_connections_take_turns(self, store: SqliteStore) -> None:
-        before = len(os.listdir("/dev/fd"))
         records = random_records(200, 2000)
         store.create(records, ttl=None)
         with ThreadPoolExecutor(64) as pool:
             results = pool.map(lambda _: store.get_many([key for key, _ in records]), range(200))
             assert all(values == [value for _, value in records] for values in results)
-        assert len(os.listdir("/dev/fd")) <= before + 2 * module.MAX_CONNECTIONS
+
+    def test_connections_are_bounded_and_who_waits_too_long_for_one_gets_store_busy(self, path: Path) -> None:
+        store = SqliteStore(path, busy_timeout=0.2)
+        with ExitStack() as held:
+            for _ in range(module.MAX_CONNECTIONS):
+                held.enter_context(store._file.reading())
+            with pytest.raises(StoreBusy, match="connections"):
+                store.get_many([b"k"])
+        assert store.get_many([b"k"]) == [None]
+        store.close()
 
     def test_threads_that_ended_leave_no_connection_behind(self, store: SqliteStore, path: Path) -> None:
         def touch(n: int) -> None:
@@ -510,6 +519,17 @@ class TestSpace:
         now = 1011.0
         assert store.reclaim() > 1_000_000
         assert on_disk(path) < 32 * 1024
+        store.close()
+
+    def test_a_record_is_gone_at_the_very_second_it_expires(self, path: Path) -> None:
+        now = 1000.0
+        store = SqliteStore(path, clock=lambda: now)
+        store.create([(b"k", b"v")], ttl=10)
+        now = 1009.9
+        assert store.get_many([b"k"]) == [b"v"]
+        now = 1010.0
+        assert store.get_many([b"k"]) == [None]
+        assert store.create([(b"k", b"w")], ttl=None) == [True]
         store.close()
 
     @pytest.mark.parametrize("replaced", [False, True])
