@@ -24,8 +24,8 @@ class KeepLast:
     count: int = 1
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"keep_last must be at least 1, got {self.count}")
+        if not isinstance(self.count, int) or self.count < 1:
+            raise ValueError(f"keep_last must be a whole number of at least 1, got {self.count!r}")
 
     def keep(self, checkpoints: Sequence[Folded]) -> set[str]:
         return {folded.header.id for folded in checkpoints[: self.count]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -36,9 +36,17 @@ def from_value(serde: SerializerProtocol, value: Value) -> Any:
 def to_checkpoint(
     serde: SerializerProtocol, config: RunnableConfig, checkpoint: LangGraphCheckpoint, metadata: CheckpointMetadata
 ) -> Checkpoint:
-    """Raises the serializer's error for a value that it cannot serialize, ValueError for an impossible version."""
+    """Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string."""
+    _check_names("channels", checkpoint["channel_values"])
+    _check_names("channel_versions", checkpoint["channel_versions"])
+    _check_names("updated_channels", checkpoint.get("updated_channels") or ())
+    _check_names("versions_seen", checkpoint["versions_seen"])
+    for seen in checkpoint["versions_seen"].values():
+        _check_names("versions_seen", seen)
     extra = {key: value for key, value in checkpoint.items() if key not in _HEADER_KEYS}
-    labels, rest = split_metadata(cast(dict[str, Any], get_checkpoint_metadata(config, metadata)))
+    merged = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
+    _check_names("metadata", merged)
+    labels, rest = split_metadata(merged)
     return Checkpoint(
         Header(
             id=checkpoint["id"],
@@ -54,6 +62,13 @@ def to_checkpoint(
         labels=labels,
         metadata=to_value(serde, rest) if rest else None,
     )
+
+
+def _check_names(what: str, names: Iterable[Any]) -> None:
+    """A number would be stored, and read back as a position: nothing that follows could be read."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{what}: names are strings, got {name!r}")
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
@@ -78,6 +93,7 @@ def _is_label(value: Any) -> bool:
 def to_writes(
     serde: SerializerProtocol, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
 ) -> list[Write]:
+    _check_names("writes", (channel for channel, _ in writes))
     return [
         Write(task_id, WRITES_IDX_MAP.get(channel, at), channel, to_value(serde, value), task_path)
         for at, (channel, value) in enumerate(writes)

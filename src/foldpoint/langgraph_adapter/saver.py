@@ -394,10 +394,8 @@ def _take(found: Iterator[T], size: int) -> list[T]:
 
 
 def _policy(strategy: str, keep_last: int | None) -> Policy:
-    if keep_last is not None:
-        return KeepLast(keep_last)
     if strategy == "keep_latest":
-        return KeepLast(1)
-    if strategy in ("delete", "delete_all"):
+        return KeepLast(1 if keep_last is None else keep_last)
+    if keep_last is None and strategy in ("delete", "delete_all"):
         return DropAll()
     raise ValueError(f"strategy: expected {_STRATEGIES}, got {strategy!r}")
