@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from building import chain, checkpoint, config, id_of, ids
+from counting import CountingStore
 
 from foldpoint import Engine, FoldpointSaver, Settings
+from foldpoint.compaction import compact
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.langgraph_adapter import generate_checkpointer
 
@@ -81,6 +85,84 @@ async def test_the_factory_may_be_entered_several_times(tmp_path: Path, monkeypa
         for n, saver in enumerate(savers):
             await saver.aput(config(), checkpoint({"n": n}, n), {}, {})
         assert [len(ids(saver, config())) for saver in savers] == [3, 3, 3]
+
+
+async def test_the_factory_opens_its_store_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDPOINT_URL", f"sqlite:///{tmp_path}/a.db")
+    connecting = []
+    watching = True
+
+    def watch(event: str, _: object) -> None:  # cannot be removed again
+        if watching and event == "sqlite3.connect":
+            connecting.append(threading.get_ident())
+
+    sys.addaudithook(watch)
+    async with generate_checkpointer() as saver:
+        await saver.aput(config(), checkpoint({"n": 1}), {}, {})
+        assert len([one async for one in saver.alist(config())]) == 1
+    watching = False
+    assert connecting
+    assert threading.get_ident() not in connecting
+
+
+async def test_the_factory_takes_every_setting_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"URL": f"sqlite:///{tmp_path}/a.db", "WINDOW": "16", "IO_THREADS": "3", "TTL": "60"}.items():
+        monkeypatch.setenv(f"FOLDPOINT_{name}", value)
+    async with generate_checkpointer() as saver:
+        settings = saver.engine.settings
+        assert (settings.window, settings.io_threads, settings.ttl) == (16, 3, 60)
+    monkeypatch.setenv("FOLDPOINT_WINDOW", "many")
+    with pytest.raises(ValueError, match="FOLDPOINT_WINDOW"):
+        async with generate_checkpointer():
+            pass
+
+
+def test_several_loops_may_use_the_factory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDPOINT_URL", f"sqlite:///{tmp_path}/a.db")
+
+    async def work(number: int) -> None:
+        async with generate_checkpointer() as saver:
+            for step in range(10):
+                await saver.aput(config(f"t{number % 2}"), checkpoint({"n": step}, step), {}, {})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: asyncio.run(work(number)), range(4)))
+    with FoldpointSaver.from_conn_string(f"sqlite:///{tmp_path}/a.db") as saver:
+        assert [len(ids(saver, config(f"t{number}"))) for number in range(2)] == [20, 20]
+
+
+async def test_alist_that_is_left_early_reads_a_bounded_number_of_records() -> None:
+    store = CountingStore(MemoryStore())
+    async with FoldpointSaver(Engine(store, Settings(window=8))) as saver:
+        chain(saver, 600)
+    async with FoldpointSaver(Engine(store, Settings(window=8))) as reader:
+        assert list(compact(reader.engine))
+        store.reset()
+        async for found in reader.alist(config()):
+            assert found.checkpoint["channel_values"] == {"n": 599}
+            break
+        assert store.round_trips <= 2
+
+
+async def test_128_tasks_put_checkpoints_of_one_thread_at_once(saver: FoldpointSaver) -> None:
+    made = [checkpoint({"n": n}, n) for n in range(128)]
+    await asyncio.gather(*(saver.aput(config(), one, {}, {}) for one in made))
+    found = [one async for one in saver.alist(config())]
+    assert [one.checkpoint["id"] for one in found] == sorted((one["id"] for one in made), reverse=True)
+    assert {one.checkpoint["channel_values"]["n"] for one in found} == set(range(128))
+
+
+async def test_a_cancelled_put_leaves_the_saver_usable() -> None:
+    async with FoldpointSaver(Engine(SlowStore(), Settings(io_threads=1))) as saver:
+        first = asyncio.create_task(saver.aput(config(), checkpoint({"n": 1}), {}, {}))
+        waiting = asyncio.create_task(saver.aput(config(), checkpoint({"n": 2}, 1), {}, {}))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await first
+        last = await saver.aput(config(), checkpoint({"n": 3}, 2), {}, {})
+        assert ids(saver, config()) == [id_of(last), id_of(first.result())]
 
 
 def test_calling_it_after_closing_is_a_clear_error() -> None:
