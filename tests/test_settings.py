@@ -1,27 +1,93 @@
-"""Settings come from arguments and the environment; a wrong one names itself."""
+"""Settings come from arguments or the environment; a wrong one names itself."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
-from foldpoint.settings import Settings, load_settings
+from foldpoint import FoldpointSaver, Settings
+from foldpoint.settings import load_settings
+
+GIVEN: dict[str, tuple[str, Any]] = {
+    "url": ("memory:", "memory:"),
+    "window": ("128", 128),
+    "snapshot_ratio": ("2.5", 2.5),
+    "grace": ("0", 0.0),
+    "cache_bytes": ("0", 0),
+    "compression_level": ("1", 1),
+    "segment_level": ("19", 19),
+    "ttl": ("86400", 86400),
+    "io_threads": ("4", 4),
+}
+WRONG: dict[str, list[str]] = {
+    "window": ["0", "1", "1025", "x", "", "64.5"],
+    "snapshot_ratio": ["0", "-1", "nan", "inf", "x"],
+    "grace": ["-0.1", "nan", "soon"],
+    "cache_bytes": ["-1", "1MB"],
+    "compression_level": ["0", "23", "x"],
+    "segment_level": ["0", "23"],
+    "ttl": ["0", "-5", "1h"],
+    "io_threads": ["0", "513"],
+}
 
 
-def test_the_environment_sets_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"FOLDPOINT_{name.upper()}", raising=False)
+
+
+def test_every_setting_is_tested_here() -> None:
+    assert set(GIVEN) == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_setting_is_taken_from_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    text, value = GIVEN[name]
+    assert getattr(Settings(), name) != value
+    monkeypatch.setenv(f"FOLDPOINT_{name.upper()}", text)
+    assert getattr(load_settings(), name) == value
+
+
+def test_an_argument_counts_more_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOLDPOINT_WINDOW", "32")
-    monkeypatch.setenv("FOLDPOINT_GRACE", "5")
-    assert load_settings().window == 32
     assert load_settings(window=16).window == 16
-    assert load_settings().grace == 5
+    with FoldpointSaver.from_conn_string("memory:", window=8) as saver:
+        assert saver.engine.settings.window == 8
+    with FoldpointSaver.from_conn_string("memory:") as saver:
+        assert saver.engine.settings.window == 32
 
 
-@pytest.mark.parametrize(("name", "value"), [("WINDOW", "many"), ("GRACE", "-1"), ("COMPRESSION_LEVEL", "99")])
-def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv(f"FOLDPOINT_{name}", value)
-    with pytest.raises(ValueError, match=f"FOLDPOINT_{name}"):
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in WRONG.items() for text in texts])
+def test_a_wrong_setting_is_named_with_its_variable_and_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"FOLDPOINT_{name.upper()}", text)
+    with pytest.raises(ValueError, match=name) as caught:
         load_settings()
+    assert f"FOLDPOINT_{name.upper()}" in str(caught.value)
+    assert repr(text) in str(caught.value)
+    with pytest.raises(ValueError, match=name):
+        FoldpointSaver.from_conn_string("memory:", **{name: text})
+
+
+def test_all_wrong_settings_are_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"window.*; grace"):
+        load_settings(window=0, grace=-1)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match="windw"):
+        FoldpointSaver.from_conn_string("memory:", windw=8)
+
+
+def test_an_unknown_variable_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDPOINT_TEST_AEROSPIKE", "host")
+    assert load_settings() == Settings()
 
 
 def test_settings_do_not_change() -> None:
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValidationError):
         Settings().window = 3  # type: ignore[misc]

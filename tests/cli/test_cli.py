@@ -1,88 +1,248 @@
-"""The commands on a real file: tables for people, JSON for programs, one clear line where something is wrong."""
+"""What a person at a terminal sees of a store, and what a script reads of it."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
-from building import chain
 from click.testing import CliRunner, Result
+from langgraph.checkpoint.base import Checkpoint
 
 from foldpoint import FoldpointSaver
-from foldpoint.cli import main
+from foldpoint.cli import COMMANDS, main
+
+HOSTILE = "[red]x[/red]\x1b[31m\n\ud800"
+CHECKPOINT = Checkpoint(
+    v=2, id="", ts="", channel_values={}, channel_versions={}, versions_seen={}, updated_channels=None
+)
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/store.db"
-    with FoldpointSaver.from_conn_string(url, window=8) as saver:
-        chain(saver, 20, thread="alice")
-        chain(saver, 3, thread="alice", namespace="child")
-        chain(saver, 2, thread="bob")
-    return url
+def run(*arguments: str, **environment: str) -> Result:
+    """The command as a shell would run it; an exception that a user would see as a traceback is raised."""
+    result = CliRunner().invoke(main, list(arguments), env=environment)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert "Traceback" not in result.output
+    return result
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
-
-
-def rows(*arguments: str) -> list[dict[str, object]]:
-    result = run(*arguments, "--json")
+def rows(result: Result) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_threads_are_listed_as_a_table_and_as_json(url: str) -> None:
-    table = run("threads", "--url", url).output
-    assert "alice" in table
-    assert "bob" in table
-    listed = rows("threads", "--url", url)
-    assert [row["thread_id"] for row in listed] == ["alice", "bob"]
-    assert listed[0]["namespaces"] == ["", "child"]
-    assert [row["thread_id"] for row in rows("threads", "--url", url, "--prefix", "b")] == ["bob"]
-    assert len(rows("threads", "--url", url, "--limit", "1")) == 1
+def fill(saver: FoldpointSaver, thread: str, count: int, namespace: str = "") -> None:
+    parent: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": namespace}}
+    for n in range(count):
+        made = Checkpoint(**{**CHECKPOINT, "id": f"{n:06}", "channel_values": {"n": list(range(n))}})  # type: ignore[typeddict-item]
+        parent = saver.put(parent, made, {"step": n}, {})
 
 
-def test_stats_sum_up(url: str) -> None:
-    (row,) = rows("stats", "--url", url)
-    assert row["threads"] == 2
-    assert run("stats", "--url", url).exit_code == 0
+@pytest.fixture
+def empty(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/empty.db"
+    FoldpointSaver.from_conn_string(url).close()
+    return url
 
 
-def test_compact_seals_every_stream(url: str) -> None:
-    reports = rows("compact", "--url", url, "--all")
-    assert {(row["thread_id"], row["namespace"]) for row in reports} == {
-        ("alice", ""),
-        ("alice", "child"),
-        ("bob", ""),
-    }
-    assert all(row["segments"] for row in reports)
-    assert rows("compact", "--url", url, "--thread", "bob")
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Of a store with two threads, a strange one, and one that was deleted."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    with FoldpointSaver.from_conn_string(url, window=16) as saver:
+        saver._background.close()  # so that sealing is left to the writer, and the figures are the same each time
+        fill(saver, "user-1", 100)
+        fill(saver, "user-1", 5, "child|1")
+        fill(saver, "user-2", 3)
+        fill(saver, HOSTILE, 2)
+        fill(saver, "deleted", 20)
+        saver.delete_thread("deleted")
+    return url
 
 
-def test_the_url_may_come_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FOLDPOINT_URL", url)
-    assert len(rows("threads")) == 2
+# -- threads -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "no.db").write_bytes(b"this is not a database at all" * 200)
-    for arguments in (
-        ("threads", "--url", "nonsense"),
-        ("threads", "--url", f"sqlite:///{tmp_path}/no.db"),
-        ("stats", "--url", f"sqlite:///{tmp_path}/missing/store.db"),
-    ):
-        result = run(*arguments)
-        assert result.exit_code != 0
-        assert "Traceback" not in result.output
-        assert "Error" in result.output
+def test_threads_lists_what_there_is_as_a_table(url: str) -> None:
+    result = run("threads", "--url", url)
+    assert result.exit_code == 0
+    assert re.search(r"user-1 .*\(root\), child\|1 ", result.stdout)
+    assert "user-2" in result.stdout
+    assert "deleted" not in result.stdout
 
 
-@pytest.mark.parametrize("command", ["threads", "stats", "compact"])
-def test_help_has_an_example(command: str) -> None:
-    assert f"foldpoint {command}" in run(command, "--help").output
+def test_threads_prints_an_object_a_line(url: str) -> None:
+    found = rows(run("threads", "--url", url, "--json"))
+    assert [row["thread_id"] for row in found] == sorted(["user-1", "user-2", HOSTILE])
+    first = next(row for row in found if row["thread_id"] == "user-1")
+    assert first["namespaces"] == ["", "child|1"]
+    assert first["sealed"] == 96
+    assert first["segments"] == 6
+
+
+def test_threads_takes_a_prefix_and_a_limit(url: str) -> None:
+    assert [row["thread_id"] for row in rows(run("threads", "--url", url, "--prefix", "user-", "--json"))] == [
+        "user-1",
+        "user-2",
+    ]
+    assert len(rows(run("threads", "--url", url, "--prefix", "user-", "--limit", "1", "--json"))) == 1
+    assert rows(run("threads", "--url", url, "--prefix", "nobody", "--json")) == []
+
+
+def test_a_stored_name_cannot_play_with_the_terminal(url: str) -> None:
+    shown = run("threads", "--url", url, COLUMNS="200").stdout
+    assert "\x1b" not in shown
+    assert r"[red]x[/red]\x1b[31m\n\ud800" in shown
+
+
+# -- stats -------------------------------------------------------------------------------------------------------------
+
+
+def test_stats_adds_up_the_threads(url: str) -> None:
+    each = rows(run("threads", "--url", url, "--json"))
+    (totals,) = rows(run("stats", "--url", url, "--json"))
+    assert totals["threads"] == 3
+    assert totals["namespaces"] == 4
+    for key in ("sealed", "segments", "snapshot_bytes"):
+        assert totals[key] == sum(row[key] for row in each)
+    assert "96" in run("stats", "--url", url).stdout
+
+
+def test_stats_of_one_thread(url: str) -> None:
+    (totals,) = rows(run("stats", "--url", url, "--thread", "user-2", "--json"))
+    assert (totals["threads"], totals["namespaces"], totals["sealed"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("thread", ["user", "user-10", "deleted", ""])
+def test_stats_of_a_thread_that_is_not_there_says_so(url: str, thread: str) -> None:
+    result = run("stats", "--url", url, "--thread", thread)
+    assert result.exit_code == 1
+    assert f"no thread {thread!r}" in result.stderr
+
+
+# -- compact -----------------------------------------------------------------------------------------------------------
+
+
+def test_compact_seals_what_is_unsealed_and_only_once(url: str) -> None:
+    first = {(row["thread_id"], row["namespace"]): row for row in rows(run("compact", "--url", url, "--all", "--json"))}
+    assert first["user-1", ""]["events_sealed"] == 4
+    assert first["user-1", "child|1"]["events_sealed"] == 5
+    assert first["user-2", ""]["events_sealed"] == 3
+    assert first["deleted", ""]["events_sealed"] == 0
+    assert len(first) == 5
+    again = rows(run("compact", "--url", url, "--all", "--json"))
+    assert [row["events_sealed"] for row in again] == [0] * len(first)
+    (totals,) = rows(run("stats", "--url", url, "--json"))
+    assert totals["sealed"] == 110
+
+
+def test_compact_of_one_thread_leaves_the_others(url: str) -> None:
+    assert "user-2" in run("compact", "--url", url, "--thread", "user-2").stdout
+    sealed = {row["thread_id"]: row["sealed"] for row in rows(run("threads", "--url", url, "--json"))}
+    assert sealed == {"user-1": 96, "user-2": 3, HOSTILE: 0}
+
+
+def test_compact_removes_what_is_superseded_when_the_grace_is_over(url: str, tmp_path: Path) -> None:
+    before = (tmp_path / "store.db").stat().st_size
+    removed = rows(run("compact", "--url", url, "--all", "--json", FOLDPOINT_GRACE="0"))
+    assert sum(row["removed_records"] for row in removed) >= 100
+    assert not any(row["superseded"] for row in removed)
+    assert (tmp_path / "store.db").stat().st_size < before
+    with FoldpointSaver.from_conn_string(url) as saver:
+        assert len(list(saver.list({"configurable": {"thread_id": "user-1", "checkpoint_ns": ""}}))) == 100
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all", "--thread", "user-1"]])
+def test_compact_wants_to_be_told_what(url: str, arguments: list[str]) -> None:
+    result = run("compact", "--url", url, *arguments)
+    assert result.exit_code == 2
+    assert "either --thread T or --all" in result.stderr
+
+
+# -- all commands ------------------------------------------------------------------------------------------------------
+
+CALLS = [["threads"], ["stats"], ["compact", "--all"]]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_an_empty_store_is_no_error(empty: str, call: list[str]) -> None:
+    assert run(*call, "--url", empty).exit_code == 0
+    found = rows(run(*call, "--url", empty, "--json"))
+    assert found in ([], [{"threads": 0, "namespaces": 0, "sealed": 0, "segments": 0, "snapshot_bytes": 0}])
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_the_url_may_come_from_the_environment(url: str, call: list[str]) -> None:
+    run("compact", "--all", "--url", url)
+    assert rows(run(*call, "--json", FOLDPOINT_URL=url)) == rows(run(*call, "--json", "--url", url)) != []
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [
+        ("redis://host", 1, "expected memory:, sqlite:///file.db, or aerospike://"),
+        ("", 1, "expected"),
+        ("sqlite:///{folder}/missing/store.db", 2, "check that its directory exists"),
+        ("sqlite:///{folder}/text.db", 2, "no SQLite database"),
+        ("sqlite:///{folder}/foreign.db", 2, "foreign.db"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_line_on_stderr(
+    tmp_path: Path, call: list[str], url: str, code: int, said: str
+) -> None:
+    (tmp_path / "text.db").write_text("no database " * 200)
+    with sqlite3.connect(tmp_path / "foreign.db") as foreign:
+        foreign.execute("CREATE TABLE checkpoints (thread_id TEXT)")
+    foreign.close()
+    result = run(*call, "--url", url.format(folder=tmp_path))
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_a_wrong_setting_names_its_variable(url: str) -> None:
+    result = run("threads", "--url", url, FOLDPOINT_WINDOW="x", FOLDPOINT_GRACE="-1")
+    assert result.exit_code == 1
+    assert "FOLDPOINT_WINDOW" in result.stderr
+    assert "FOLDPOINT_GRACE" in result.stderr
+
+
+def test_a_damaged_record_is_named(url: str, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        database.execute("UPDATE heads SET value = substr(value, 1, length(value) - 3)")
+    database.close()
+    result = run("threads", "--url", url)
+    assert result.exit_code == 2
+    assert re.match(r"Error: record [0-9a-f]{40}: ", result.stderr)
+
+
+@pytest.mark.parametrize("call", [[], *([name] for name in COMMANDS)], ids=str)
+def test_help_ends_with_examples_that_can_be_run(call: list[str], url: str) -> None:
+    result = run(*call, "--help")
+    assert result.exit_code == 0
+    _, _, examples = result.stdout.partition("Examples:\n")
+    lines = [line.strip().partition(" | ")[0] for line in examples.splitlines() if line.strip()]
+    assert len(lines) >= 2
+    for line in lines:
+        arguments = shlex.split(line)[shlex.split(line).index("foldpoint") + 1 :]
+        if "--url" in arguments:
+            arguments[arguments.index("--url") + 1] = url
+        result = run(*arguments, FOLDPOINT_URL=url)
+        assert result.exit_code in (0, 1), result.output
+        assert result.exit_code == 0 or "no thread" in result.stderr
+
+
+def test_an_unknown_command_is_refused() -> None:
+    assert run("explode").exit_code == 2
+    assert run("explode", "--help").exit_code == 2
 
 
 def test_the_version_is_printed() -> None:
-    assert run("--version").output.strip()
+    assert re.fullmatch(r".*\b\d+\.\d+\.\d+\S*\n", run("--version").stdout)

@@ -47,7 +47,8 @@ def upkeep(engine: Engine, thread_id: str, namespace: str, *, grace: float | Non
     """
     with engine.log(thread_id, namespace) as shared:
         log = shared.fork()
-    before = log.view.head.sealed if log.view else 0
+    known = log.view or log.load()
+    before = known.head.sealed if known else 0
     log.seal()
     removed = _clean(log, engine.settings.grace if grace is None else grace)
     view = log.view or log.load()
