@@ -197,8 +197,8 @@ class Slice:
         return [(seq, self.writes(seq)) for seq in self.writes_seqs(checkpoint_id)]
 
     def orphans(self) -> list[str]:
-        """Checkpoint ids above the latest that have writes and no checkpoint yet, ascending."""
-        return sorted(id_ for id_ in self._writes_of if id_ > self.latest_id and id_ not in self.checkpoints)
+        """Checkpoint ids above the latest (any, if there is none) that have writes and no checkpoint yet, ascending."""
+        return sorted(id_ for id_ in self._writes_of if id_ >= self.latest_id and id_ not in self.checkpoints)
 
     def base_for(self, parent: str | None) -> Base | None:
         """What a child of `parent` is based on: the parent where the slice holds it, else the latest checkpoint.

@@ -100,7 +100,11 @@ class Log:
     def join(self, view: View | None) -> None:
         """Go on from the view of a fork, if its head is newer, without losing what was learned since."""
         mine = self.view
-        if mine is None or view is None or mine.head.epoch != view.head.epoch or mine.revision >= view.revision:
+        if mine is None or view is None or mine.head.epoch != view.head.epoch:
+            # One of the two has left its epoch, and what fences that one may be removed by now.
+            self.view = None
+            return
+        if mine.revision >= view.revision:
             return
         for seq in sorted(seq for seq in mine.slice.events if seq > view.head.sealed and seq not in view.slice.events):
             view.slice.add(mine.slice.events[seq])

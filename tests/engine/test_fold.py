@@ -1,0 +1,261 @@
+"""Folding is associative: fold(all) = fold(fold(prefix), suffix). And which of several writes count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from checkpoints import value
+from hypothesis import given
+from hypothesis import strategies as st
+from values import checkpoints, exact, examples, ids, successors
+
+from foldpoint.codecs.event import FILLER_PAYLOAD, Event, encode_checkpoint, encode_writes, unpack_event
+from foldpoint.codecs.model import Carried, Checkpoint, Header, Value, Write
+from foldpoint.engine.fold import Earlier, Entry, Slice, merge_writes
+from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.errors import CorruptRecord
+
+EPOCH = bytes(16)
+IDS = ["", "a", "b", "c", "d", "e"]
+TASKS = ["t1", "t2"]
+
+
+@dataclass
+class Put:
+    """A log as it grew, and what it should fold to."""
+
+    events: list[Event] = field(default_factory=list)
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    writes: dict[str, dict[tuple[str, int], Write]] = field(default_factory=dict)
+
+    def pending(self, checkpoint_id: str) -> list[Write]:
+        found = self.writes.get(checkpoint_id, {}).values()
+        return sorted(found, key=lambda write: (write.task_path, write.task_id, write.idx))
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> Put:
+    """Checkpoints in any order of ids, some put again, forks, writes before and after theirs, fillers."""
+    put, slice_ = Put(), Slice(EPOCH)
+    for seq in range(1, draw(st.integers(2, 9))):
+        target = draw(st.sampled_from(IDS))
+        kind = draw(st.sampled_from(["checkpoint", "checkpoint", "writes", "filler"]))
+        if kind == "filler":
+            payload = FILLER_PAYLOAD
+        elif kind == "writes":
+            task = draw(st.sampled_from(TASKS))
+            drawn = draw(st.lists(st.tuples(st.integers(-2, 2), ids), min_size=1, max_size=3))
+            listed = [Write(task, idx, "a", value(data.encode("utf-8", "surrogatepass"))) for idx, data in drawn]
+            payload = encode_writes(seq, target, listed, slice_.base_of(target))
+            kept = put.writes.setdefault(target, {})
+            for write in listed:
+                if write.idx < 0:
+                    kept[write.task_id, write.idx] = write
+                else:
+                    kept.setdefault((write.task_id, write.idx), write)
+        else:
+            parent = draw(st.none() | st.sampled_from(IDS))
+            old = put.checkpoints.get(parent or "a")
+            new = draw(successors(old) if old else checkpoints)
+            new = replace(new, header=replace(new.header, id=target, parent=parent))
+            payload = encode_checkpoint(seq, new, slice_.base_for(parent))
+            put.checkpoints[target] = new
+        put.events.append(unpack_event(seq, payload))
+        slice_.add(put.events[-1])
+    return put
+
+
+def slice_of(events: Sequence[Event], earlier: Earlier | None = None) -> Slice:
+    slice_ = Slice(EPOCH, earlier=earlier)
+    for event in events:
+        slice_.add(event)
+    return slice_
+
+
+def restarted(slice_: Slice, covers: int, earlier: Earlier | None) -> Slice:
+    """The slice that begins with a snapshot of `slice_`."""
+    start = [unpack_event(seq, payload) for seq, payload in snapshot_events(slice_, covers)]
+    return Slice(EPOCH, start, covers=covers, earlier=earlier)
+
+
+def assert_holds(entry: Entry | None, put: Put, checkpoint_id: str) -> None:
+    expected = put.checkpoints[checkpoint_id]
+    assert entry is not None
+    assert exact(entry.folded.header) == exact(expected.header)
+    assert exact(entry.folded.labels) == exact(expected.labels)
+    assert exact(entry.folded.metadata) == exact(expected.metadata)
+    assert exact(entry.folded.carried) == exact(expected.carried)
+    assert entry.state() == expected.channels
+    assert entry.names() == set(expected.channels)
+    assert exact(entry.writes()) == exact(put.pending(checkpoint_id))
+
+
+def assert_latest(slice_: Slice, put: Put) -> None:
+    if put.checkpoints:
+        assert_holds(slice_.latest(), put, max(put.checkpoints))
+    else:
+        assert slice_.latest() is None
+
+
+@given(logs())
+@examples(0.5)
+def test_all_events_fold_to_what_was_put(put: Put) -> None:
+    slice_ = slice_of(put.events)
+    assert_latest(slice_, put)
+    for checkpoint_id in IDS:
+        if checkpoint_id in put.checkpoints:
+            assert_holds(slice_.find(checkpoint_id), put, checkpoint_id)
+        else:
+            assert slice_.find(checkpoint_id) is None
+
+
+@given(logs())
+@examples(0.5)
+def test_a_snapshot_and_what_follows_fold_to_the_same(put: Put) -> None:
+    whole = slice_of(put.events)
+    for covers in range(1, len(put.events) + 1):
+        slice_ = restarted(whole, covers, whole)
+        for event in put.events[covers:]:
+            slice_.add(event)
+        assert_latest(slice_, put)
+        # From its own latest on, a snapshot leaves nothing out: writes whose checkpoint has not come either.
+        for checkpoint_id in (id_ for id_ in put.checkpoints if id_ >= slice_.whole_from):
+            assert_holds(slice_.find(checkpoint_id), put, checkpoint_id)
+
+
+@given(logs(), st.data())
+@examples(0.5)
+def test_a_snapshot_of_a_snapshot_folds_to_the_same(put: Put, data: st.DataObject) -> None:
+    whole = slice_of(put.events)
+    first = data.draw(st.integers(1, len(put.events)))
+    second = data.draw(st.integers(first, len(put.events)))
+    slice_ = restarted(whole, first, whole)
+    for event in put.events[first:]:
+        slice_.add(event)
+    slice_ = restarted(slice_, second, whole)
+    for event in put.events[second:]:
+        slice_.add(event)
+    assert_latest(slice_, put)
+
+
+@given(logs())
+@examples(0.5)
+def test_a_snapshot_stands_on_its_own(put: Put) -> None:
+    slice_ = restarted(slice_of(put.events), len(put.events), None)
+    assert_latest(slice_, put)
+
+
+@given(logs())
+@examples(0.3)
+def test_neither_the_order_of_reading_nor_a_copy_changes_what_is_found(put: Put) -> None:
+    slice_ = slice_of(put.events)
+    twin = slice_.copy()
+    for checkpoint_id in sorted(put.checkpoints, reverse=True):
+        assert_holds(slice_.find(checkpoint_id), put, checkpoint_id)
+    slice_.forget_states()
+    for checkpoint_id in sorted(put.checkpoints):
+        assert_holds(slice_.find(checkpoint_id), put, checkpoint_id)
+        assert_holds(twin.find(checkpoint_id), put, checkpoint_id)
+
+
+@given(logs(), st.data())
+@examples(0.3)
+def test_a_slice_up_to_a_number_is_what_it_was_then(put: Put, data: st.DataObject) -> None:
+    last = data.draw(st.integers(0, len(put.events)))
+    shorter, then = slice_of(put.events).until(last), slice_of(put.events[:last])
+    assert shorter.checkpoints == then.checkpoints
+    for checkpoint_id in then.checkpoints:
+        now, was = shorter.find(checkpoint_id), then.find(checkpoint_id)
+        assert now is not None
+        assert was is not None
+        assert (now.folded, now.state(), now.writes()) == (was.folded, was.state(), was.writes())
+
+
+def test_adding_to_a_copy_leaves_the_original() -> None:
+    first = Checkpoint(Header("a"), {"x": value(1)})
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, first, None))])
+    twin = slice_.copy()
+    twin.add(unpack_event(2, encode_checkpoint(2, Checkpoint(Header("b"), {}), twin.base_for("a"))))
+    twin.add(unpack_event(3, encode_writes(3, "a", [Write("t", 0, "x", value(2))], twin.base_of("a"))))
+    assert slice_.latest_id == "a"
+    entry = slice_.latest()
+    assert entry is not None
+    assert entry.writes() == []
+    assert 2 not in slice_.events
+
+
+def test_what_nothing_comes_before_says_which_record_is_missing() -> None:
+    base = slice_of([unpack_event(5, encode_checkpoint(5, Checkpoint(Header("a"), {"x": value(1)}), None))])
+    child = encode_checkpoint(7, Checkpoint(Header("b", "a"), {"x": value(2)}), base.base_for("a"))
+    slice_ = slice_of([unpack_event(7, child)])
+    with pytest.raises(CorruptRecord) as caught:
+        slice_.latest()
+    assert caught.value.key == EPOCH + b"e" + (5).to_bytes(6, "big")
+
+
+def test_an_event_based_on_writes_names_itself_as_damaged() -> None:
+    writes = unpack_event(1, encode_writes(1, "a", [Write("t", 0, "x", value(1))], None))
+    base = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {}), None))])
+    child = unpack_event(2, encode_checkpoint(2, Checkpoint(Header("b", "a"), {}), base.base_for("a")))
+    with pytest.raises(CorruptRecord, match="something else"):
+        slice_of([writes, child]).latest()
+
+
+@pytest.mark.parametrize("checkpoint_id", IDS)
+def test_writes_that_come_before_their_checkpoint_pass_through_a_snapshot(checkpoint_id: str) -> None:
+    early = write("t", 0, "early")
+    slice_ = restarted(slice_of([unpack_event(1, encode_writes(1, checkpoint_id, [early], None))]), 1, None)
+    slice_.add(unpack_event(2, encode_checkpoint(2, Checkpoint(Header(checkpoint_id), {}), None)))
+    entry = slice_.latest()
+    assert entry is not None
+    assert entry.writes() == [early]
+
+
+# -- writes ------------------------------------------------------------------------------------------------------------
+
+
+def write(task: str, idx: int, data: str, path: str = "") -> Write:
+    return Write(task, idx, "x", Value("msgpack", data.encode()), path)
+
+
+def test_of_two_writes_at_one_index_the_first_counts() -> None:
+    assert merge_writes([[write("t", 0, "first")], [write("t", 0, "second")]]) == [write("t", 0, "first")]
+
+
+def test_of_two_special_writes_the_last_counts() -> None:
+    assert merge_writes([[write("t", -1, "first")], [write("t", -1, "second")]]) == [write("t", -1, "second")]
+
+
+def test_writes_of_other_tasks_and_other_indices_stand_beside_each_other() -> None:
+    logged = [[write("t", 0, "a"), write("t", 1, "b"), write("t", -1, "c")], [write("u", 0, "d"), write("u", -1, "e")]]
+    assert merge_writes(logged) == [logged[0][2], *logged[0][:2], logged[1][1], logged[1][0]]
+
+
+def test_writes_come_ordered_by_path_then_task_then_index() -> None:
+    logged = [
+        [write("b", 1, "", "~x"), write("b", 0, "", "~x")],
+        [write("a", 0, "", "~x")],
+        [write("z", 5, "")],
+        [write("z", -3, "")],
+    ]
+    assert [(w.task_path, w.task_id, w.idx) for w in merge_writes(logged)] == [
+        ("", "z", -3),
+        ("", "z", 5),
+        ("~x", "a", 0),
+        ("~x", "b", 0),
+        ("~x", "b", 1),
+    ]
+
+
+def test_no_writes_merge_to_none() -> None:
+    assert merge_writes([]) == merge_writes([[]]) == []
+
+
+def test_what_a_checkpoint_carries_survives_a_snapshot() -> None:
+    carried = {"d": Carried(value("seed"), (Write("t", 0, "d", value(1)),)), "n": Carried(None, ())}
+    events = [unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {}, carried=carried), None))]
+    entry = restarted(slice_of(events), 1, None).latest()
+    assert entry is not None
+    assert entry.folded.carried == carried
