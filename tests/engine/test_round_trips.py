@@ -108,3 +108,38 @@ def test_listing_one_of_a_hundred_thousand_reads_a_bounded_number_of_records() -
     first = next(Engine(store, Settings()).history("t", ""))
     assert first.folded.labels == {"step": 99_999}
     assert store.asked <= 64 + 20
+    counting = CountingStore(store)
+    for n in (99_999, 99_990):
+        for read in (Engine.latest, lambda engine, *stream, n=n: engine.find(*stream, id_of(n))):
+            counting.reset()
+            entry = read(Engine(counting, Settings()), "t", "")
+            assert entry is not None
+            assert entry.folded.labels["step"] in (n, 99_999)
+            assert counting.round_trips <= 2
+    store.asked = 0
+    old = next(Engine(store, Settings()).history("t", "", id_of(99_000)))
+    assert old.folded.labels == {"step": 98_999}
+    assert store.asked <= 4 * (64 + 20)
+
+
+def test_a_fork_from_old_history_makes_reading_the_latest_no_dearer(store: CountingStore) -> None:
+    engine = Engine(store, Settings(window=8))
+    fill(engine, 0, 200)
+    engine.put("t", "", numbered(200, 3))
+    reader = Engine(store, Settings(window=8))
+    store.reset()
+    latest = reader.latest("t", "")
+    assert latest is not None
+    assert latest.folded.labels == {"step": 200}
+    assert latest.value("list") == numbered(200).channels["list"]
+    assert store.round_trips == 2
+
+
+def test_what_a_record_cannot_hold_costs_one_round_trip_more_to_read() -> None:
+    store = CountingStore(MemoryStore(max_record=1000))
+    Engine(store, Settings()).put("t", "", numbered(0, big=list(range(5000))))
+    store.reset()
+    latest = Engine(store, Settings()).latest("t", "")
+    assert latest is not None
+    assert latest.value("big") == numbered(0, big=list(range(5000))).channels["big"]
+    assert store.round_trips == 3

@@ -105,7 +105,7 @@ def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
 
 
 def _was_swapped(log: Log, epoch: bytes) -> bool:
-    """Whether a head of this epoch was stored although the swap said no: its answer was lost, others went on from it."""
+    """Whether a head of this epoch was stored although the swap said no: the answer was lost and others went on."""
     record = log.io.store.get_head(log.key)
     if record is None:
         return False
