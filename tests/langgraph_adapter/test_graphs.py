@@ -158,3 +158,56 @@ def test_processes_take_turns_on_one_file(tmp_path: Path) -> None:
         command = [sys.executable, "-c", textwrap.dedent(COUNTER), f"sqlite:///{tmp_path}/store.db", name]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     assert printed == "a,a,a,b,b,b,c,c,c"
+
+
+STRICT = """
+    import dataclasses, operator, sys
+    from typing import Annotated
+    from pydantic import BaseModel
+    from typing_extensions import TypedDict
+    from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+    from langgraph.graph import START, StateGraph
+    from foldpoint import FoldpointSaver
+
+    @dataclasses.dataclass
+    class Seen:
+        by: str
+
+    class Person(BaseModel):
+        name: str
+
+    class State(TypedDict):
+        seen: Annotated[list[Seen], operator.add]
+        person: Person
+
+    def see(state):
+        assert all(type(one) is Seen for one in state["seen"])
+        assert type(state["person"]) is Person
+        return {"seen": [Seen("node")]}
+
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 16) if sys.argv[2] == "encrypted" else None
+    with FoldpointSaver.from_conn_string(sys.argv[1], serde=serde, window=4) as saver:
+        graph = StateGraph(State)
+        graph.add_node("see", see)
+        graph.add_edge(START, "see")
+        compiled = graph.compile(checkpointer=saver)
+        where = {"configurable": {"thread_id": "t"}}
+        for turn in range(4):
+            compiled.invoke({"seen": [Seen("user")], "person": Person(name=f"p{turn}")}, where)
+        values = compiled.get_state(where).values
+        assert values == {"seen": [Seen("user"), Seen("node")] * 4, "person": Person(name="p3")}, values
+        assert len(list(compiled.get_state_history(where))) == 12
+        # The saver itself was not told of these classes.
+        assert Seen("user") not in saver.get_tuple(where).checkpoint["channel_values"]["seen"]
+        print("fine")
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "encrypted"])
+def test_classes_of_the_state_are_read_where_msgpack_is_strict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("LANGGRAPH_STRICT_MSGPACK", "true")
+    command = [sys.executable, "-c", textwrap.dedent(STRICT), f"sqlite:///{tmp_path}/store.db", kind]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr

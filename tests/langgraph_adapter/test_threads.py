@@ -160,3 +160,90 @@ def test_the_store_shrinks_when_the_grace_is_over(harness: Harness) -> None:
         saver.delete_thread("thread")
         assert list(compact(saver.engine))
         assert list(store.keys()) == []
+
+
+def test_copying_a_thread_onto_itself_changes_nothing(make_saver: Callable[..., FoldpointSaver]) -> None:
+    saver = make_saver(window=4)
+    line = chain(saver, 10)
+    saver.put_writes(line[4], [("n", "pending")], "task")
+    before = list(saver.list(config()))
+    saver.copy_thread("thread", "thread")
+    assert list(saver.list(config())) == before
+
+
+def test_copying_again_brings_what_is_new_and_changed(saver: FoldpointSaver) -> None:
+    line = chain(saver, 3)
+    saver.copy_thread("thread", "copy")
+    own = put(saver, config("copy", "", id_of(line[-1])), {"n": "own"}, step=7)
+    saver.put_writes(line[-1], [("n", "late")], "task")
+    new = put(saver, line[-1], {"n": "new"}, step=8)
+    saver.copy_thread("thread", "copy")
+    assert ids(saver, config("copy")) == [id_of(new), id_of(own), *map(id_of, reversed(line))]
+    found = saver.get_tuple(config("copy", "", id_of(line[-1])))
+    assert found is not None
+    assert found.pending_writes == [("task", "n", "late")]
+
+
+def test_a_deleted_thread_can_be_copied_into_and_one_that_is_deleted_copies_nothing(saver: FoldpointSaver) -> None:
+    line = chain(saver, 3)
+    chain(saver, 2, thread="target")
+    saver.delete_thread("target")
+    saver.copy_thread("thread", "target")
+    saver.delete_thread("thread")
+    saver.copy_thread("thread", "target")
+    assert ids(saver, config("target")) == [id_of(one) for one in reversed(line)]
+
+
+def test_runs_are_dropped_from_every_namespace_and_a_thread_may_lose_all(saver: FoldpointSaver) -> None:
+    chain(saver, 5, run_id="drop")
+    chain(saver, 5, namespace="child", run_id="drop")
+    kept = chain(saver, 2, namespace="other", run_id="keep")
+    saver.delete_for_runs(["drop"])
+    assert ids(saver, config("thread", None)) == [id_of(one) for one in reversed(kept)]
+    saver.delete_for_runs(["keep"])
+    assert ids(saver, config("thread", None)) == []
+    assert list(saver.list(None)) == []
+    again = put(saver, kept[-1], {"n": "again"}, step=9, run_id="new")
+    assert ids(saver, config("thread", None)) == [id_of(again)]
+
+
+def test_a_fork_keeps_its_values_when_what_it_comes_from_is_pruned(make_saver: Callable[..., FoldpointSaver]) -> None:
+    saver = make_saver(window=4)
+    parent = None
+    line = []
+    for step in range(24):
+        parent = put(saver, parent, {"list": list(range(step)), "same": "x" * 500}, step=step)
+        line.append(parent)
+    old, new = (put(saver, line[at], {"list": [*range(at), "fork"], "same": "x" * 500}, step=50) for at in (2, 20))
+    saver.prune(["thread"], keep_last=3)
+    assert ids(saver, config()) == [id_of(new), id_of(old), id_of(line[-1])]
+    found = {id_of(one.config): one for one in saver.list(config())}
+    assert found[id_of(old)].checkpoint["channel_values"] == {"list": [0, 1, "fork"], "same": "x" * 500}
+    assert found[id_of(new)].checkpoint["channel_values"] == {"list": [*range(20), "fork"], "same": "x" * 500}
+    assert found[id_of(old)].parent_config == line[2]
+    assert saver.get_tuple(line[2]) is None
+    saver.prune(["thread"], keep_last=3)
+    assert len(ids(saver, config())) == 3
+
+
+def test_pruning_with_more_than_there_is_leaves_all(saver: FoldpointSaver) -> None:
+    line = chain(saver, 5)
+    head = next(saver.engine.heads("thread"))
+    saver.prune(["thread"], keep_last=100)
+    assert len(ids(saver, config())) == len(line)
+    assert next(saver.engine.heads("thread")).epoch == head.epoch
+
+
+def test_a_thread_id_that_begins_like_another_is_another(saver: FoldpointSaver) -> None:
+    for thread in ("a", "ab", "a|", "A", ""):
+        chain(saver, 2, thread=thread)
+    saver.delete_thread("a")
+    saver.prune(["A"])
+    assert {thread: len(ids(saver, config(thread))) for thread in ("a", "ab", "a|", "A", "")} == {
+        "a": 0,
+        "ab": 2,
+        "a|": 2,
+        "A": 1,
+        "": 2,
+    }
+    assert len(list(saver.list(None))) == 7
