@@ -254,6 +254,17 @@ def test_an_event_put_while_the_epoch_is_being_left_is_carried_over() -> None:
     assert numbers(Engine(store)) == [5, 4]
 
 
+def test_upkeep_makes_a_writer_forget_the_epoch_that_another_left() -> None:
+    store = MemoryStore()
+    writer = Engine(store, Settings(window=8))
+    for n in range(3):
+        writer.put("t", "", numbered(n))
+    rewrite_thread(Engine(store, Settings(window=8)), "t", KeepLast(1))
+    upkeep(writer, "t", "", grace=0)  # nobody else uses the store by now; the old epoch goes, and its fence with it
+    writer.put("t", "", numbered(3))
+    assert numbers(Engine(store)) == numbers(writer) == [3, 2]
+
+
 # -- sealers -----------------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +291,8 @@ def test_of_two_sealers_that_race_both_end_with_everything_sealed(verb: str) -> 
 def test_a_seal_that_was_stored_and_said_no_keeps_the_snapshot_that_its_head_names() -> None:
     store = MemoryStore()
     seam = Interrupted(store)
-    sealer, other = Engine(seam, Settings(window=8)), Engine(store, Settings(window=8))
+    settings = Settings(window=8, snapshot_ratio=1000)  # one snapshot, and then long none
+    sealer, other = Engine(seam, settings), Engine(store, settings)
     for n in range(6):
         other.put("t", "", numbered(n))
     seam.deny_swap = True
