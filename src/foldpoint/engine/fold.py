@@ -31,6 +31,7 @@ from foldpoint.errors import CorruptRecord
 
 State = dict[str, Stored]
 
+_RECENT_STATES = 4
 _STATE_STRIDE = 32
 """While folding a chain every so many states are remembered, so that walking back refolds a bounded number."""
 
@@ -121,6 +122,7 @@ class Slice:
         self._writes_of: dict[str, list[int]] = {}
         self._folded: dict[int, Folded] = {}
         self._states: dict[int, State] = {}
+        self._recent: dict[int, State] = {}
         self._writes: dict[int, list[Write]] = {}
         for event in snapshot:
             self.add(event)
@@ -251,8 +253,9 @@ class Slice:
         at: int | None = seq
         state: State = {}
         while at is not None:
-            if at in self._states:
-                state = self._states[at]
+            known = self._states.get(at, self._recent.get(at))
+            if known is not None:
+                state = known
                 break
             event = self.events.get(at)
             if event is None:
@@ -270,7 +273,10 @@ class Slice:
                 raise self._corrupt(event.seq, error) from error
             if position % _STATE_STRIDE == _STATE_STRIDE - 1:
                 self._states[event.seq] = state
-        self._states[seq] = state
+        self._recent.pop(seq, None)
+        self._recent[seq] = state
+        while len(self._recent) > _RECENT_STATES:
+            del self._recent[next(iter(self._recent))]
         return state
 
     def put_state(self, seq: int, state: State) -> None:
@@ -285,7 +291,9 @@ class Slice:
 
     def forget_states(self, *keep: int) -> None:
         """Drop remembered states and writes, but for `keep`."""
-        self._states = {seq: self._states[seq] for seq in keep if seq in self._states}
+        known = {**self._states, **self._recent}
+        self._states = {seq: known[seq] for seq in keep if seq in known}
+        self._recent.clear()
         self._writes.clear()
 
     def payload(self, seq: int) -> bytes:
