@@ -143,3 +143,18 @@ def test_what_a_record_cannot_hold_costs_one_round_trip_more_to_read() -> None:
     assert latest is not None
     assert latest.value("big") == numbered(0, big=list(range(5000))).channels["big"]
     assert store.round_trips == 3
+
+
+def test_a_put_beside_upkeep_costs_readers_no_round_trip(store: CountingStore) -> None:
+    engine = Engine(store, Settings(window=16))
+    fill(engine, 0, 12)
+    with engine.log("t", "") as shared:
+        fork = shared.fork()
+    fill(engine, 12, 14)  # put while the fork seals: compressed against events that the snapshot stands for by then
+    assert fork.seal()
+    fill(engine, 14, 15)
+    store.reset()
+    latest = Engine(store, Settings()).latest("t", "")
+    assert latest is not None
+    assert latest.value("list") == numbered(14).channels["list"]
+    assert store.round_trips <= 2

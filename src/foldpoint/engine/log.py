@@ -168,7 +168,7 @@ class Log:
         return self.view
 
     def _create(self, view: View, seq: int, payload: bytes) -> bool:
-        depth, context = _recent(view.slice, seq)
+        depth, context = _recent(view, seq)
         codec, body = deflate(payload, self.settings.compression_level, context)
         key = keys.event(view.head.epoch, seq)
         record = self.io.seal(key, EVENT, codec, event_content(depth, body))
@@ -252,10 +252,13 @@ def _continues(view: View, head: Head) -> bool:
     return same and all(seq in view.slice.events for seq in range(view.head.sealed + 1, head.sealed + 1))
 
 
-def _recent(slice_: Slice, seq: int) -> tuple[int, bytes]:
-    """(depth, bytes) of the events right before `seq` that a new event is compressed against."""
-    depth, size = 0, 0
-    while seq - depth - 1 > slice_.covers and size < CONTEXT_BYTES and seq - depth - 1 in slice_.events:
+def _recent(view: View, seq: int) -> tuple[int, bytes]:
+    """(depth, bytes) of the events right before `seq` that a new event is compressed against.
+
+    Only of the tail: should it be sealed meanwhile, they lie in one segment, which readers fetch with the snapshot.
+    """
+    depth, size, events = 0, 0, view.slice.events
+    while seq - depth - 1 > view.head.sealed and size < CONTEXT_BYTES and seq - depth - 1 in events:
         depth += 1
-        size += len(slice_.events[seq - depth].payload)
-    return depth, context_of(seq, depth, slice_.payload)
+        size += len(events[seq - depth].payload)
+    return depth, context_of(seq, depth, view.slice.payload)

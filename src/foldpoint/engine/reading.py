@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from foldpoint.codecs.delta import Stored
 from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, Unsupported, context_of, open_record
@@ -40,13 +41,17 @@ class Reader:
             return Slice(head.epoch)
         snapshot_keys = keys.snapshot_parts(head.epoch, head.snapshot) if head.snapshot else []
         first = head.snapshot.segments if head.snapshot else 0
+        # The segment before the snapshot too: an event that was put while that was sealed is compressed against it.
+        before = [keys.segment(head.epoch, first - 1)] if first else []
         segment_keys = [keys.segment(head.epoch, index) for index in range(first, head.segments)]
         slots = head.slots
-        found = self.io.read(snapshot_keys + segment_keys + [keys.event(head.epoch, seq) for seq in slots])
-        slice_ = self._start(head.epoch, head.snapshot, found[: len(snapshot_keys)])
-        after = len(snapshot_keys) + len(segment_keys)
-        self._add_segments(slice_, segment_keys, found[len(snapshot_keys) : after])
-        self._open_slots(slice_, dict(zip(slots, found[after:], strict=True)))
+        event_keys = [keys.event(head.epoch, seq) for seq in slots]
+        found = iter(self.io.read([*snapshot_keys, *before, *segment_keys, *event_keys]))
+        parts = [*islice(found, len(snapshot_keys))]
+        last = dict(zip(before, islice(found, len(before)), strict=True))
+        slice_ = self._start(head.epoch, head.snapshot, parts, last)
+        self._add_segments(slice_, segment_keys, [*islice(found, len(segment_keys))])
+        self._open_slots(slice_, dict(zip(slots, found, strict=True)))
         return slice_
 
     def add_slots(self, slice_: Slice, slots: Iterable[int]) -> None:
@@ -74,11 +79,17 @@ class Reader:
         add_segment(slice_, last)
         return slice_, first
 
-    def _start(self, epoch: bytes, ref: SnapshotRef | None, parts: list[bytes | None]) -> Slice:
+    def _start(
+        self,
+        epoch: bytes,
+        ref: SnapshotRef | None,
+        parts: list[bytes | None],
+        last: dict[bytes, bytes | None] | None = None,
+    ) -> Slice:
         if ref is None:
             return Slice(epoch)
         events = [unpack_event(seq, payload) for seq, payload in self._open_snapshot(epoch, ref, parts).events]
-        return Slice(epoch, events, covers=ref.covers, earlier=Earlier(self, epoch, ref.segments))
+        return Slice(epoch, events, covers=ref.covers, earlier=Earlier(self, epoch, ref.segments, last))
 
     def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> Segment:
         part_keys = keys.snapshot_parts(epoch, ref)
@@ -86,6 +97,13 @@ class Reader:
         for key, part in zip(part_keys, parts, strict=True):
             record += self.io.part(key, part)
         return self.segment(part_keys[0], self.io.inflate(part_keys[0], record, SNAPSHOT))
+
+    def payloads(self, key: bytes, record: bytes | None) -> dict[int, bytes]:
+        """The payloads of a segment by sequence number, fillers included; none if the record is not there."""
+        if record is None:
+            return {}
+        segment = self.segment(key, self.io.inflate(key, record, SEGMENT))
+        return {**dict.fromkeys(range(segment.first, segment.last + 1), FILLER_PAYLOAD), **dict(segment.events)}
 
     def segment(self, key: bytes, payload: bytes) -> Segment:
         try:
@@ -129,10 +147,12 @@ class Reader:
 
 
 class Earlier:
-    """What lies before a slice, read when it is asked for."""
+    """What lies before a slice, read when it is asked for. `last`: its last segment's record, where it is known."""
 
-    def __init__(self, reader: Reader, epoch: bytes, end: int) -> None:
+    def __init__(self, reader: Reader, epoch: bytes, end: int, last: dict[bytes, bytes | None] | None = None) -> None:
         self._reader = reader
+        self._last = last or {}
+        self._payloads: dict[int, bytes] = {}
         self._epoch = epoch
         self._end = end
         self._slice: Slice | None = None
@@ -146,6 +166,10 @@ class Earlier:
         return self._slice
 
     def payload(self, seq: int) -> bytes:
+        while self._last:
+            self._payloads = self._reader.payloads(*self._last.popitem())
+        if seq in self._payloads:
+            return self._payloads[seq]
         return self._region(seq).payload(seq)
 
     def folded(self, seq: int) -> Folded:
