@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 from building import chain, config, ids, put
 
 from foldpoint import Engine, FoldpointSaver, Settings
-from foldpoint.compaction import compact
+from foldpoint.compaction import compact, upkeep
 from foldpoint.engine.memory import MemoryStore
 
 MINUTE = 60
@@ -145,6 +145,46 @@ def test_writing_without_a_ttl_of_its_own_keeps_a_thread_alive(
         assert len(ids(other, config())) == 9
         clock.at += 13 * MINUTE
         assert ids(other, config()) == []
+
+
+class Interrupted(MemoryStore):
+    """Between the extension of the records and that of the head, others come."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def extend(self, keys: Iterable[bytes], *, heads: Iterable[bytes] = (), ttl: int | None) -> None:
+        super().extend(keys, heads=heads, ttl=ttl)
+        if self.meanwhile is not None:
+            act, self.meanwhile = self.meanwhile, None
+            act()
+
+
+def test_a_use_counts_although_somebody_seals_while_it_is_noted(clock: Clock) -> None:
+    store = Interrupted(clock=clock.now)
+    with FoldpointSaver(Engine(store, Settings(window=64), clock=clock), ttl=TTL) as saver:
+        line = chain(saver, 20)
+        clock.at += 9 * MINUTE
+        store.meanwhile = lambda: upkeep(Engine(store, Settings(window=64), clock=clock), "thread", "")
+        put(saver, line[-1], {}, step=20)
+        assert store.meanwhile is None
+        clock.at += 10 * MINUTE - 2
+        assert len(ids(saver, config())) == 21
+
+
+def test_a_segment_of_a_sealer_that_died_lives_as_long_as_the_others(
+    saver: FoldpointSaver, store: MemoryStore, clock: Clock
+) -> None:
+    line = chain(saver, 5)
+    sealer = saver.engine.reader("thread", "")
+    view = sealer.load()
+    assert view is not None
+    sealer.sealer.advance(view)  # it does not come to swap the head
+    for step in range(5, 7):
+        clock.at += 7 * MINUTE
+        line.append(put(saver, line[-1], {"n": step}, step=step))
+    upkeep(saver.engine, "thread", "")
+    clock.at += 10 * MINUTE - 2
+    assert len(ids(FoldpointSaver(Engine(store, Settings(), clock=clock)), config())) == 7
 
 
 def test_a_ttl_that_came_later_counts_for_all_that_is_there(store: MemoryStore, clock: Clock) -> None:

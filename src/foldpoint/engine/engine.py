@@ -28,10 +28,12 @@ from foldpoint.engine.log import Log
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.view import View
+from foldpoint.errors import Conflict
 from foldpoint.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_ATTEMPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +155,20 @@ class Engine:
         if ttl is None:
             return
         with self._log(head.thread_id, head.namespace) as log:
-            view = log.load()
-            if view is None or view.head.deleted:
-                return
-            if view.head.ttl == ttl and view.head.extended_at > head.extended_at:
-                return  # somebody else did
-            extent = replace(view.head.extent, sealed=view.last)
-            for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
-                self.store.extend(batch, ttl=2 * ttl)
-            extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()))
-            # A lost swap is no failure: the next use finds the extension still due.
-            if log.swap(extended, view.revision):
-                view.head, view.revision = extended, view.revision + 1
+            for _ in range(_ATTEMPTS):
+                view = log.load()
+                if view is None or view.head.deleted:
+                    return
+                if view.head.ttl == ttl and view.head.extended_at > head.extended_at:
+                    return  # somebody else did
+                extent = replace(view.head.extent, sealed=view.last)
+                for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
+                    self.store.extend(batch, ttl=2 * ttl)
+                extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()))
+                if log.swap(extended, view.revision):
+                    view.head, view.revision = extended, view.revision + 1
+                    return
+        raise Conflict(f"thread {head.thread_id!r}: its head kept changing while it was extended; call again")
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,9 @@ class Sealer:
         record = self.io.seal(key, SEGMENT, codec, body)
         if self.io.create(key, record, view.head.record_ttl):
             return segment, len(record)
+        if view.head.record_ttl is not None:
+            # Whoever wrote it may have done so long ago: no extension since has known of it.
+            self.io.store.extend([key, *self.io.parts_of([key])], ttl=view.head.record_ttl)
         found = self.io.read([key])[0]
         return self.reader.segment(key, self.io.inflate(key, found, SEGMENT)), len(found or b"")
 
