@@ -54,7 +54,7 @@ def test_what_was_acknowledged_is_there(savers: list[FoldpointSaver]) -> None:
 
     def work(number: int) -> None:
         saver, parent = savers[number], None
-        for step in range(15):
+        for step in range(10):
             values = {"own": [number] * step, f"only {number}": step, "same": "x" * 200}
             parent = put(saver, parent, values, step=step, worker=number)
             made[id_of(parent)] = (values, [(f"task-{number}", "own", step)])
@@ -65,7 +65,7 @@ def test_what_was_acknowledged_is_there(savers: list[FoldpointSaver]) -> None:
         found = list(saver.list(config()))
         assert [one.checkpoint["id"] for one in found] == sorted(made, reverse=True)
         assert all((one.checkpoint["channel_values"], one.pending_writes) == made[id_of(one.config)] for one in found)
-    assert len(list(savers[0].list(config(), filter={"worker": 3}))) == 15
+    assert len(list(savers[0].list(config(), filter={"worker": 3}))) == 10
 
 
 def test_readers_see_only_whole_checkpoints_while_others_write_prune_and_compact(
@@ -77,7 +77,7 @@ def test_readers_see_only_whole_checkpoints_while_others_write_prune_and_compact
     def write(number: int) -> None:
         parent = None
         try:
-            for step in range(60):
+            for step in range(40):
                 values = {"all": [f"{number} {n}" for n in range(step)], "step": step}
                 parent = put(savers[number], parent, values, step=step)
                 mine[number].append(id_of(parent))
