@@ -1,10 +1,8 @@
-"""Aerospike servers for the tests: private `asd` processes on loopback, alone or as a cluster.
+"""Aerospike servers for the tests.
 
 `target()` is the server that tests share: the one named by FOLDPOINT_TEST_AEROSPIKE=host:port/namespace, or else a
-private one, started once and stopped at exit. Tests that break their server start one of their own.
-
-Each node has its own free ports and its own temporary folder. A guard process waits on a pipe from this one, so that
-a node dies and its folder goes even when the test process is killed outright.
+private one, started once and stopped at exit. Tests that break their server start one of their own, as
+`reliability.cluster` gives them.
 """
 
 from __future__ import annotations
@@ -12,242 +10,32 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
-import random
 import re
 import shutil
-import signal
-import socket
-import struct
-import subprocess
-import tempfile
-import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import aerospike
 import pytest
 from aerospike import exception as client_errors
 
 from foldpoint.engine.aerospike import AerospikeStore
-from foldpoint.errors import StoreUnavailable
+from reliability.cluster import (
+    LOOPBACK,
+    NAMESPACE,
+    Cluster,
+    connect,
+    free_bases,
+    raw_client,
+    start_cluster,
+    start_server,
+)
 
-LOOPBACK = "127.0.0.1"
-NAMESPACE = "test"
+__all__ = ["LOOPBACK", "NAMESPACE", "Cluster", "connect", "free_bases", "raw_client", "start_cluster", "start_server"]
+
 ENVIRONMENT = "FOLDPOINT_TEST_AEROSPIKE"
 MISSING = f"no Aerospike: put `asd` on PATH or set {ENVIRONMENT}=host:port/namespace"
-START_TIMEOUT = 30.0
-T = TypeVar("T")
-GUARD = 'read -r _; kill -9 "$0"; rm -rf "$1"'
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a namespace of a test server is configured with; sizes in the server's notation, times in seconds."""
-
-    replication_factor: int = 1
-    conflict_resolution: str = "last-update-time"
-    nsup_period: int = 1
-    storage: str = "memory"  # or "device": a file that survives a restart
-    access_port: int | None = None  # what clients are told to connect to, when it is not the server itself
-    extra: Sequence[str] = ()  # further lines of the namespace
-
-
-@dataclass
-class Node:
-    """One `asd`. `base` is its service port; the next three are fabric, heartbeat and admin."""
-
-    folder: Path
-    base: int
-    process: subprocess.Popen[bytes] | None = None
-    guard: subprocess.Popen[bytes] | None = None
-    stderr: list[Path] = field(default_factory=list)
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def start(self) -> None:
-        errors = self.folder / "stderr"
-        with errors.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                ["asd", "--config-file", str(self.folder / "asd.conf"), "--foreground"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
-        self.guard = subprocess.Popen(
-            ["sh", "-c", GUARD, str(self.process.pid), str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def end(self, how: signal.Signals) -> None:
-        """End the process and wait until it is gone. The guard goes first, lest it kills a reused process id."""
-        if self.guard:
-            self.guard.kill()
-            self.guard.communicate()
-            self.guard = None
-        if self.process:
-            if self.running:
-                self.process.send_signal(how)
-                if how is not signal.SIGKILL:
-                    self.process.send_signal(signal.SIGCONT)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
-
-    def why_it_died(self) -> str:
-        text = (self.folder / "stderr").read_text(errors="replace")
-        return "; ".join(re.findall(r"(?:CRITICAL|FAILED)[^\n]*", text)[:5]) or text[-500:]
-
-
-class Cluster:
-    """Running nodes with one namespace, `test`. A node is named by its index."""
-
-    namespace = NAMESPACE
-
-    def __init__(self, nodes: int, settings: Settings) -> None:
-        self.settings = settings
-        self.nodes: list[Node] = []
-        self._start_on_free_ports(nodes)
-
-    @property
-    def hosts(self) -> list[tuple[str, int]]:
-        return [(LOOPBACK, node.base) for node in self.nodes]
-
-    def kill(self, index: int) -> None:
-        """SIGKILL: what had not reached the other nodes or the file is lost."""
-        self.nodes[index].end(signal.SIGKILL)
-
-    def stop_node(self, index: int) -> None:
-        """SIGTERM: an orderly stop."""
-        self.nodes[index].end(signal.SIGTERM)
-
-    def pause(self, index: int) -> None:
-        """SIGSTOP: the node keeps its connections and answers nothing."""
-        process = self.nodes[index].process
-        assert process is not None, f"node {index} is not running"
-        process.send_signal(signal.SIGSTOP)
-
-    def resume(self, index: int) -> None:
-        process = self.nodes[index].process
-        assert process is not None, f"node {index} is not running"
-        process.send_signal(signal.SIGCONT)
-
-    def isolate(self, index: int) -> None:
-        """Cut a node's heartbeats. The others form a cluster without it at once; it does not notice until `rejoin`,
-        and goes on serving the clients that still reach it.
-        """
-        self.info(index, "set-config:context=network;heartbeat.protocol=none")
-
-    def rejoin(self, index: int) -> None:
-        """Undo `isolate`."""
-        self.info(index, "set-config:context=network;heartbeat.protocol=v3")
-
-    def restart(self, index: int, *, settled: bool = True) -> None:
-        """Start a node that was killed or stopped, on its own ports and folder; waits until it has joined.
-
-        `settled`: and until all data has migrated, which takes long under load.
-        """
-        self.nodes[index].start()
-        self.wait_formed(sum(node.running for node in self.nodes), settled=settled)
-
-    def info(self, index: int, command: str) -> str:
-        """The node's answer to an info command; OSError when it does not answer."""
-        return info(LOOPBACK, self.nodes[index].base, command)
-
-    def statistics(self, index: int, command: str = "statistics") -> dict[str, str]:
-        pairs = self.info(index, command).split(";")
-        return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-
-    def wait_formed(self, size: int, *, settled: bool = True, among: Sequence[int] | None = None) -> None:
-        """Wait until the running nodes (or those `among`) see `size` nodes and, if `settled`, nothing migrates."""
-        indexes = [i for i, node in enumerate(self.nodes) if node.running] if among is None else among
-        wanted = {"cluster_size": str(size), "cluster_integrity": "true"}
-        if settled:
-            wanted["migrate_partitions_remaining"] = "0"
-        self._wait(lambda: self._unlike(wanted, indexes), f"a cluster of {size}")
-
-    def clear(self) -> None:
-        """Drop every record of the namespace."""
-        index = next(i for i, node in enumerate(self.nodes) if node.running)
-        answer = self.info(index, f"truncate-namespace:namespace={NAMESPACE}")
-        assert answer.lower() == "ok", answer
-
-    def stop(self) -> None:
-        for node in self.nodes:
-            node.end(signal.SIGKILL)
-            shutil.rmtree(node.folder, ignore_errors=True)
-
-    def _start_on_free_ports(self, count: int) -> None:
-        for attempt in range(5):
-            self.nodes = [Node(Path(tempfile.mkdtemp(prefix="foldpoint-asd-")), base) for base in free_bases(count)]
-            try:
-                for node in self.nodes:
-                    write_config(node, self.nodes, self.settings)
-                    node.start()
-                self.wait_formed(count)
-                return
-            except PortTaken:
-                self.stop()
-                if attempt == 4:
-                    raise
-            except BaseException:
-                self.stop()
-                raise
-
-    def _unlike(self, wanted: dict[str, str], indexes: Sequence[int]) -> str:
-        """How the nodes' statistics differ from those wanted; empty when they do not."""
-        found = {i: self.statistics(i) for i in indexes}
-        return " ".join(
-            f"node {i}: {name}={stats.get(name)}"
-            for i, stats in found.items()
-            for name, value in wanted.items()
-            if stats.get(name) != value
-        )
-
-    def _wait(self, missing: Callable[[], str], what: str) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            try:
-                if not (reason := missing()):
-                    return
-            except OSError as error:
-                reason = str(error)
-            self._require_alive()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"asd: no {what} after {START_TIMEOUT} s: {reason}")
-            time.sleep(0.03)
-
-    def _require_alive(self) -> None:
-        for node in self.nodes:
-            if node.process is not None and not node.running:
-                why = node.why_it_died()
-                raise PortTaken(why) if "in use" in why.lower() else RuntimeError(f"asd did not start: {why}")
-
-
-class PortTaken(RuntimeError):
-    """Another process took a port between the look and the start."""
-
-
-def start_cluster(nodes: int = 3, replication_factor: int = 2, **settings: object) -> Cluster:
-    """A running cluster; `settings` are fields of `Settings`. The caller calls `stop()`."""
-    return Cluster(nodes, Settings(replication_factor=replication_factor, **settings))  # type: ignore[arg-type]
-
-
-def start_server(**settings: object) -> Cluster:
-    """A cluster of one node with replication factor 1 unless told otherwise."""
-    return Cluster(1, Settings(**settings))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -313,27 +101,6 @@ def from_environment() -> tuple[str, int, str] | None:
     return match[1], int(match[2]), match[3]
 
 
-def connect(hosts: Sequence[tuple[str, int]], namespace: str, **options: Any) -> AerospikeStore:
-    """As `AerospikeStore.connect`, but patient: a server that has just started refuses clients for a moment."""
-    return _patiently(lambda: AerospikeStore.connect(hosts, namespace, **options), StoreUnavailable)
-
-
-def raw_client(hosts: Sequence[tuple[str, int]]) -> Any:
-    """The bare client, to look at what the store did. The caller closes it."""
-    return _patiently(lambda: aerospike.client({"hosts": list(hosts)}), client_errors.AerospikeError)
-
-
-def _patiently(attempt: Callable[[], T], error: type[Exception], seconds: float = 3.0) -> T:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return attempt()
-        except error:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.03)
-
-
 def fresh_prefix() -> str:
     """A set prefix that no test is using; after a thousand the first comes again, its records dropped long ago."""
     return f"{_RUN}{next(_numbers) % 1000}"
@@ -341,69 +108,3 @@ def fresh_prefix() -> str:
 
 _RUN = "t" + uuid.uuid4().hex[:8] + "x"
 _numbers = itertools.count()
-
-
-def free_bases(count: int) -> list[int]:
-    """First ports of `count` blocks of four free ones, below the range that outgoing connections use."""
-    found: list[int] = []
-    while len(found) < count:
-        base = random.randrange(15000, 32000, 4)
-        if base not in found and all(_is_free(base + offset) for offset in range(4)):
-            found.append(base)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def write_config(node: Node, nodes: Sequence[Node], settings: Settings) -> None:
-    (node.folder / "smd").mkdir(exist_ok=True)
-    (node.folder / "usr/udf/lua").mkdir(parents=True, exist_ok=True)
-    seeds = "".join(f"mesh-seed-address-port {LOOPBACK} {peer.base + 2}\n" for peer in nodes)
-    engines = {
-        "memory": "storage-engine memory {\ndata-size 512M\n}\n",
-        "device": f"storage-engine device {{\nfile {node.folder}/data\nfilesize 256M\n}}\n",
-    }
-    access = f"access-port {settings.access_port}\n" if settings.access_port else ""
-    extra = "".join(f"{line}\n" for line in settings.extra)
-    (node.folder / "asd.conf").write_text(
-        f"service {{\nrun-as-daemon false\nproto-fd-max 2048\nmigrate-threads 4\nwork-directory {node.folder}\n"
-        f"cluster-name foldpoint-test-{nodes[0].base}\n}}\n"
-        f"logging {{\nfile {node.folder}/log {{\ncontext any info\n}}\n}}\n"
-        f"mod-lua {{\nuser-path {node.folder}/usr/udf/lua\n}}\n"
-        "network {\n"
-        f"service {{\naddress {LOOPBACK}\nport {node.base}\naccess-address {LOOPBACK}\n{access}}}\n"
-        f"fabric {{\naddress {LOOPBACK}\nport {node.base + 1}\n}}\n"
-        f"heartbeat {{\nmode mesh\naddress {LOOPBACK}\nport {node.base + 2}\n{seeds}"
-        "interval 50\ntimeout 5\nconnect-timeout-ms 50\n}\n"
-        f"admin {{\naddress {LOOPBACK}\nport {node.base + 3}\n}}\n"
-        "}\n"
-        f"namespace {NAMESPACE} {{\nreplication-factor {settings.replication_factor}\n"
-        f"conflict-resolution-policy {settings.conflict_resolution}\nnsup-period {settings.nsup_period}\n"
-        f"migrate-sleep 0\n{extra}{engines[settings.storage]}}}\n"
-    )
-
-
-def info(host: str, port: int, command: str, timeout: float = 2.0) -> str:
-    """One info command over a connection of its own, so that it works before a client can connect."""
-    body = (command + "\n").encode()
-    with socket.create_connection((host, port), timeout) as connection:
-        connection.sendall(struct.pack(">Q", (2 << 56) | (1 << 48) | len(body)) + body)
-        (header,) = struct.unpack(">Q", _receive(connection, 8))
-        answer = _receive(connection, header & ((1 << 48) - 1)).decode()
-    return answer.strip().split("\t")[-1]
-
-
-def _receive(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        if not (chunk := connection.recv(size - len(data))):
-            raise OSError("the server closed the connection")
-        data += chunk
-    return data
