@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import exact, texts
 
-from foldpoint.codecs.head import DeadEpoch, Extent, Head, decode_head, encode_head
+from foldpoint.codecs.head import DeadEpoch, Extent, Head, Level, decode_head, encode_head
 from foldpoint.codecs.segment import SnapshotRef
 from foldpoint.codecs.wire import Malformed, pack, unpack
 
 numbers = st.integers(0, 1 << 47)
 refs = st.none() | st.builds(SnapshotRef, numbers, numbers, numbers, st.integers(0, 65535), st.booleans())
-extents = st.builds(Extent, numbers, numbers, numbers)
+extents = st.builds(Extent, numbers, numbers, st.tuples(numbers, numbers, numbers))
+levels = st.builds(Level, numbers, numbers, numbers, numbers)
 epochs = st.binary(min_size=16, max_size=16)
 heads = st.builds(
     Head,
@@ -27,6 +28,8 @@ heads = st.builds(
     st.booleans(),
     numbers,
     numbers,
+    numbers,
+    st.tuples(levels, levels),
     numbers,
     refs,
     numbers,
@@ -54,10 +57,12 @@ def test_a_head_comes_back(head: Head) -> None:
 def test_a_head_is_small_however_long_its_stream() -> None:
     most = (1 << 48) - 1
     ref = SnapshotRef(most, most, most, 65535, True)
-    extent = Extent(most, most, most)
+    extent = Extent(most, most, (most, most, most))
+    level = Level(most, most, most, most)
     head = replace(EXAMPLE, sealed=most, segments=most, snapshots=most, snapshot=ref, snapshot_bytes=most, logged=most)
     head = replace(head, kept=ref, kept_logged=most, cleaned=extent, mark=extent, marked_at=most)
-    assert len(encode_head(head)) < 300
+    head = replace(head, segment_bytes=most, merged=(level, level))
+    assert len(encode_head(head)) < 400
 
 
 def test_the_window_is_what_follows_the_sealed() -> None:
@@ -76,7 +81,7 @@ def test_every_truncation_is_malformed() -> None:
             decode_head(encoded[:size])
 
 
-@pytest.mark.parametrize("at", range(19))
+@pytest.mark.parametrize("at", range(21))
 def test_a_head_that_lacks_a_field_is_malformed(at: int) -> None:
     fields = unpack(encode_head(EXAMPLE))
     del fields[at]

@@ -18,9 +18,11 @@ from moving import Interrupted, MovingClock
 from foldpoint import Engine, Settings
 from foldpoint.codecs.envelope import EVENT, event_content
 from foldpoint.codecs.event import FILLER_PAYLOAD, encode_checkpoint
+from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Checkpoint, Header, Write
 from foldpoint.compaction import DropAll, KeepLast, copy_thread, rewrite_thread, upkeep
 from foldpoint.engine import keys
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
@@ -66,15 +68,19 @@ def everything(engine: Engine) -> list[tuple[str, list[Write]]]:
     return found
 
 
+def reach(head: Head) -> tuple[int, int]:
+    """The position, and the number, up to which the head's snapshot stands for the log."""
+    ref = head.snapshot
+    return (Layout.of(head).after(ref.segments), ref.covers) if ref else (0, 0)
+
+
 def logged(store: RecordStore) -> list[str]:
     """The id of every checkpoint event of thread t, in log order: one that was put twice is there twice."""
     log = Engine(store).reader("t", "")
     view = log.load()
     assert view is not None
     found = {seq: e.checkpoint_id for seq, e in view.slice.events.items() if e.kind == 0 and seq > view.slice.covers}
-    end = view.head.snapshot.segments if view.head.snapshot else 0
-    while region := log.reader.region(view.head.epoch, end):
-        slice_, end = region
+    for slice_ in log.reader.before(Layout.of(view.head), *reach(view.head)):
         found |= {seq: e.checkpoint_id for seq, e in slice_.events.items() if e.kind == 0 and seq > slice_.covers}
     return [str(found[seq]) for seq in sorted(found)]
 

@@ -490,7 +490,7 @@ def test_stories_reach_parts_kept_snapshots_and_left_epochs() -> None:
             reached["cleaned"] = reached.get("cleaned", 0) + (head.cleaned.sealed > 0)
         for letter, count in counted(story.store).items():
             reached[letter] = reached.get(letter, 0) + count
-    wanted = {"e", "s", "p", "b", "k", "dead", "snapshots", "kept", "cleaned"}
+    wanted = {"e", "s", "i", "p", "b", "k", "dead", "snapshots", "kept", "cleaned"}
     assert {what for what, count in reached.items() if count > 0} == wanted
 
 

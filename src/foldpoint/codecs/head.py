@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
 
 from foldpoint.codecs.segment import SnapshotRef, pack_ref, unpack_ref
 from foldpoint.codecs.wire import Malformed, pack, unpack
 
+LEVELS = 3
+"""Segments are merged upward from level 1 to this one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The records of an epoch up to a moment, as the last sequence number and the counts of the rest."""
+    """The records of an epoch up to a moment, as the last sequence number and counts: of snapshots, and of the segments
+    of each level.
+    """
 
     sealed: int = 0
-    segments: int = 0
     snapshots: int = 0
+    segments: tuple[int, ...] = (0,) * LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The merged segments of one level.
+
+    count: how many were written; reach: how many segments of the level below they stand for. size: their bytes;
+    replaced: the bytes of the segments they stand for.
+    """
+
+    count: int = 0
+    reach: int = 0
+    size: int = 0
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +54,11 @@ class Head:
 
     window: how many sequence numbers after `sealed` may be taken; all readers and writers must agree on it, so it is
     fixed when an epoch begins. sealed: the last sequence number that lies in a segment; 0 if none. segments: how many
-    were written. snapshots: numbers taken so far. snapshot: the one that latest is read from, of `snapshot_bytes`
-    bytes; logged: bytes of segments since. kept / kept_logged: the last snapshot that stays for reading history, and
-    bytes of segments since. cleaned: what is removed of superseded records; mark: what was superseded at `marked_at`
-    and goes next. ttl: seconds, as of `extended_at`. Times are seconds since 1970.
+    of level 1 were written, of `segment_bytes` bytes; merged: levels 2 and up. snapshots: numbers taken so far.
+    snapshot: the one that latest is read from, of `snapshot_bytes` bytes (while there is none: what one would have
+    weighed when that was last looked at); logged: bytes of segments since. kept / kept_logged: the last snapshot that
+    stays for reading history, and bytes of segments since. cleaned: what is removed of superseded records; mark: what
+    was superseded at `marked_at` and goes next. ttl: seconds, as of `extended_at`. Times are seconds since 1970.
     """
 
     thread_id: str
@@ -47,6 +68,8 @@ class Head:
     deleted: bool = False
     sealed: int = 0
     segments: int = 0
+    segment_bytes: int = 0
+    merged: tuple[Level, ...] = (Level(),) * (LEVELS - 1)
     snapshots: int = 0
     snapshot: SnapshotRef | None = None
     snapshot_bytes: int = 0
@@ -83,11 +106,35 @@ class Head:
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.sealed, self.segments, self.snapshots)
+        return Extent(self.sealed, self.snapshots, (self.segments, *(level.count for level in self.merged)))
+
+    @property
+    def superseded(self) -> Extent:
+        """What nobody who reads this head needs: sealed events, earlier snapshots, segments that were merged."""
+        merged = (*(level.reach for level in self.merged), 0)
+        return Extent(self.sealed, self.snapshot.number - 1 if self.snapshot else 0, merged)
+
+    @property
+    def log_bytes(self) -> int:
+        """Stored bytes of the sealed log."""
+        return self.segment_bytes + sum(level.size - level.replaced for level in self.merged)
 
 
-def _pack_extent(extent: Extent) -> list[int]:
-    return [extent.sealed, extent.segments, extent.snapshots]
+def _pack_extent(extent: Extent) -> list[Any]:
+    return [extent.sealed, extent.snapshots, list(extent.segments)]
+
+
+def _unpack_extent(fields: list[Any]) -> Extent:
+    sealed, snapshots, segments = fields
+    if len(segments) != LEVELS:
+        raise Malformed(f"segments of {len(segments)} levels")
+    return Extent(sealed, snapshots, tuple(segments))
+
+
+def _unpack_levels(fields: list[Any]) -> tuple[Level, ...]:
+    if len(fields) != LEVELS - 1:
+        raise Malformed(f"{len(fields)} merged levels")
+    return tuple(Level(*level) for level in fields)
 
 
 def encode_head(head: Head) -> bytes:
@@ -100,6 +147,8 @@ def encode_head(head: Head) -> bytes:
             head.deleted,
             head.sealed,
             head.segments,
+            head.segment_bytes,
+            [[level.count, level.reach, level.size, level.replaced] for level in head.merged],
             head.snapshots,
             pack_ref(head.snapshot),
             head.snapshot_bytes,
@@ -120,9 +169,9 @@ def decode_head(data: bytes) -> Head:
     """Raises Malformed."""
     try:
         fields = unpack(data)
-        thread_id, namespace, epoch, window, deleted, sealed, segments, snapshots = fields[:8]
-        snapshot, snapshot_bytes, logged, kept, kept_logged = fields[8:13]
-        cleaned, mark, marked_at, dead, ttl, extended_at = fields[13:]
+        thread_id, namespace, epoch, window, deleted, sealed, segments, segment_bytes, merged = fields[:9]
+        snapshots, snapshot, snapshot_bytes, logged, kept, kept_logged = fields[9:15]
+        cleaned, mark, marked_at, dead, ttl, extended_at = fields[15:]
         return Head(
             thread_id=thread_id,
             namespace=namespace,
@@ -131,16 +180,18 @@ def decode_head(data: bytes) -> Head:
             deleted=deleted,
             sealed=sealed,
             segments=segments,
+            segment_bytes=segment_bytes,
+            merged=_unpack_levels(merged),
             snapshots=snapshots,
             snapshot=unpack_ref(snapshot),
             snapshot_bytes=snapshot_bytes,
             logged=logged,
             kept=unpack_ref(kept),
             kept_logged=kept_logged,
-            cleaned=Extent(*cleaned),
-            mark=Extent(*mark),
+            cleaned=_unpack_extent(cleaned),
+            mark=_unpack_extent(mark),
             marked_at=marked_at,
-            dead=tuple(DeadEpoch(d[0], Extent(*d[1]), Extent(*d[2]), d[3]) for d in dead),
+            dead=tuple(DeadEpoch(d[0], _unpack_extent(d[1]), _unpack_extent(d[2]), d[3]) for d in dead),
             ttl=ttl,
             extended_at=extended_at,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from foldpoint.codecs.header import pack_id, unpack_id
 from foldpoint.codecs.wire import Malformed, pack, unpack
 
 
@@ -18,7 +19,7 @@ class SnapshotRef:
     """Where a snapshot lies.
 
     number: counted within the epoch. covers: the sequence number up to which it stands for the log. segments: how many
-    segments that is. parts: records it is stored in. kept: it stays, as a start for reading history.
+    segments of level 1 that is. parts: records it is stored in. kept: it stays, as a start for reading history.
     """
 
     number: int
@@ -37,39 +38,63 @@ def unpack_ref(packed: list[Any] | None) -> SnapshotRef | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """The events of first..last that are no fillers, as (seq, payload), ascending.
+class Span:
+    """What a segment says of itself, so that a checkpoint is found by id without reading every segment.
 
-    `start`: the kept snapshot from which this segment can be folded, None: the beginning of the stream.
+    first, last: its sequence numbers. start: the kept snapshot from which it can be folded, None: the beginning of the
+    stream. before: the greatest checkpoint id below `first`, "" if there is none. late: the ids below `before` that its
+    events are about, ascending; all its other events are about `before` or greater ids. inputs: how many segments of
+    the level below it was merged from, 0 on level 1.
     """
 
     first: int
     last: int
-    events: tuple[tuple[int, bytes], ...]
     start: SnapshotRef | None = None
+    before: str = ""
+    late: tuple[str, ...] = ()
+    inputs: int = 0
+
+    @property
+    def folds_from(self) -> int:
+        """The first sequence number that has to be read, after `start`, to fold this segment."""
+        return self.start.covers + 1 if self.start else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The events of a span that are no fillers, as (seq, payload), ascending."""
+
+    span: Span
+    events: tuple[tuple[int, bytes], ...]
+
+
+def encode_span(span: Span) -> bytes:
+    return pack(_pack_span(span))
+
+
+def decode_span(data: bytes) -> Span:
+    """Raises Malformed."""
+    try:
+        return _unpack_span(unpack(data))
+    except (TypeError, ValueError, IndexError) as error:
+        raise Malformed(f"not a span: {error!r}") from error
 
 
 def encode_segment(segment: Segment) -> bytes:
-    gaps, at = [], segment.first
+    gaps, at = [], segment.span.first
     for seq, _ in segment.events:
         gaps.append(seq - at)
         at = seq + 1
-    return pack(
-        [
-            segment.first,
-            segment.last,
-            pack_ref(segment.start),
-            gaps if any(gaps) else None,
-            [payload for _, payload in segment.events],
-        ]
-    )
+    payloads = [payload for _, payload in segment.events]
+    return pack([_pack_span(segment.span), gaps if any(gaps) else None, payloads])
 
 
 def decode_segment(data: bytes) -> Segment:
     """Raises Malformed."""
     try:
-        first, last, start, gaps, payloads = unpack(data)
-        events, at = [], first
+        packed, gaps, payloads = unpack(data)
+        span = _unpack_span(packed)
+        events, at = [], span.first
         for position, payload in enumerate(payloads):
             gap = gaps[position] if gaps else 0
             if gap < 0:
@@ -77,8 +102,29 @@ def decode_segment(data: bytes) -> Segment:
             at += gap
             events.append((at, payload))
             at += 1
-        if not 0 < first <= at <= last + 1 or not all(type(payload) is bytes for payload in payloads):
+        if at > span.last + 1 or not all(type(payload) is bytes for payload in payloads):
             raise Malformed("segment out of its range")
-        return Segment(first, last, tuple(events), unpack_ref(start))
+        return Segment(span, tuple(events))
     except (TypeError, ValueError, IndexError) as error:
         raise Malformed(f"not a segment: {error!r}") from error
+
+
+_DEFAULTS: list[Any] = [None, "", [], 0]
+"""Of the fields of a span after first and last; those at the end are left out."""
+
+
+def _pack_span(span: Span) -> list[Any]:
+    late = [pack_id(checkpoint_id) for checkpoint_id in span.late]
+    rest: list[Any] = [pack_ref(span.start), pack_id(span.before), late, span.inputs]
+    while rest and rest[-1] == _DEFAULTS[len(rest) - 1]:
+        rest.pop()
+    return [span.first, span.last, *rest]
+
+
+def _unpack_span(fields: list[Any]) -> Span:
+    first, last, *rest = fields
+    start, before, late, inputs = rest + _DEFAULTS[len(rest) :]
+    span = Span(first, last, unpack_ref(start), unpack_id(before), tuple(unpack_id(one) for one in late), inputs)
+    if not 0 < first <= last or type(inputs) is not int:
+        raise Malformed("span out of its range")
+    return span

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from foldpoint.compaction.merge import merge
 from foldpoint.engine.engine import Engine
-from foldpoint.engine.inventory import epoch_keys, superseded_keys
+from foldpoint.engine.inventory import epoch_keys, spent_starts, superseded_keys
 from foldpoint.engine.log import Log
-from foldpoint.engine.sealing import superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,16 @@ def compact(engine: Engine, thread_id: str | None = None, *, grace: float | None
     `grace` in seconds, the engine's by default. Zero is safe only while nobody else uses the store.
     """
     for head in engine.all_heads(thread_id):
-        yield upkeep(engine, head.thread_id, head.namespace, grace=grace)
+        yield upkeep(engine, head.thread_id, head.namespace, grace=grace, idle=True)
     engine.store.reclaim()
 
 
-def upkeep(engine: Engine, thread_id: str, namespace: str, *, grace: float | None = None) -> CompactionReport:
-    """Seal the tail of one stream and remove what has been superseded for longer than the grace.
+def upkeep(
+    engine: Engine, thread_id: str, namespace: str, *, grace: float | None = None, idle: bool = False
+) -> CompactionReport:
+    """Seal the tail of one stream, merge its segments, and remove what has been superseded for longer than the grace.
+
+    `idle`: merge few segments too, as for a thread that is not in use.
 
     Works beside writers of this and other processes, without holding up those of this one.
     """
@@ -50,6 +54,7 @@ def upkeep(engine: Engine, thread_id: str, namespace: str, *, grace: float | Non
     known = log.view or log.load()
     before = known.head.sealed if known else 0
     log.seal()
+    merge(log, idle=idle)
     removed = _clean(log, engine.settings.grace if grace is None else grace)
     view = log.view or log.load()
     with engine.log(thread_id, namespace) as shared:
@@ -57,7 +62,7 @@ def upkeep(engine: Engine, thread_id: str, namespace: str, *, grace: float | Non
     if view is None:
         return CompactionReport(thread_id, namespace, 0, 0, removed, False)
     head = view.head
-    waits = bool(head.dead) or superseded(head) != head.cleaned
+    waits = bool(head.dead) or head.superseded != head.cleaned
     return CompactionReport(thread_id, namespace, max(0, head.sealed - before), head.segments, removed, waits)
 
 
@@ -71,10 +76,11 @@ def _clean(log: Log, grace: float) -> int:
             removed += _remove(log, epoch_keys(log.io, dead.epoch, dead.cleaned, dead.extent))
         cleaned = replace(head, dead=tuple(dead for dead in head.dead if dead not in over))
         if head.mark != head.cleaned and now - head.marked_at >= grace:
+            removed += _remove(log, spent_starts(log.reader, head, head.mark))
             removed += _remove(log, superseded_keys(log.io, head.epoch, head.cleaned, head.mark))
             cleaned = replace(cleaned, cleaned=head.mark)
-        if cleaned.mark == cleaned.cleaned and superseded(head) != cleaned.mark:
-            cleaned = replace(cleaned, mark=superseded(head), marked_at=int(now))
+        if cleaned.mark == cleaned.cleaned and head.superseded != cleaned.mark:
+            cleaned = replace(cleaned, mark=head.superseded, marked_at=int(now))
         if cleaned == head:
             break
         if log.swap(cleaned, view.revision):

@@ -45,9 +45,9 @@ BYTES_PER_MS = 4 * 1024  # the slowest link for which a large batch gets time
 # only the store knows whether what it then finds is its own.
 DEFAULTS: Mapping[str, Policy] = {
     "read": {"total_timeout": 2000, "socket_timeout": 600, "max_retries": 2},
-    "write": {"total_timeout": 2000},
+    "write": {"total_timeout": 1000},
     "batch_read": {"total_timeout": 10_000, "socket_timeout": 600, "max_retries": 2, "concurrent": True},
-    "batch_write": {"total_timeout": 2000, "concurrent": True},
+    "batch_write": {"total_timeout": 1000, "concurrent": True},
     "query": {
         "total_timeout": 30_000,
         "socket_timeout": 10_000,
@@ -255,7 +255,7 @@ def connect(
     config: Mapping[str, Any] | None = None,
 ) -> Any:
     """A connected client. `hosts` are (name, port) or (name, port, TLS name); `config` adds to the client's own."""
-    settings: dict[str, Any] = {"max_conns_per_node": 300, **(config or {}), "hosts": list(hosts)}
+    settings: dict[str, Any] = {"max_conns_per_node": 300, "tend_interval": 250, **(config or {}), "hosts": list(hosts)}
     if tls is not None:
         settings["tls"] = {"enable": True, **tls}
     if user is not None:

@@ -28,7 +28,7 @@ from foldpoint.engine.log import Log
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict
+from foldpoint.errors import Conflict, CorruptRecord
 from foldpoint.settings import Settings
 
 P = ParamSpec("P")
@@ -180,16 +180,28 @@ class Engine:
 
     def find(self, thread_id: str, namespace: str, checkpoint_id: str) -> Entry | None:
         with self._log(thread_id, namespace) as log:
-            view = _live(log.load())
-            return self._locked(log, History(log.reader, view).find(checkpoint_id)) if view else None
+            while (view := _live(log.load())) is not None:
+                try:
+                    return self._locked(log, History(log.reader, view).find(checkpoint_id))
+                except CorruptRecord:
+                    if not log.moved():
+                        raise
+            return None
 
     def history(self, thread_id: str, namespace: str, before: str | None = None) -> Iterator[Entry]:
         """Checkpoints with an id below `before`, greatest first, read as they are asked for."""
         # A log of its own: writers go on changing the slice of the shared one.
         log = self.reader(thread_id, namespace)
-        view = _live(log.load())
-        if view is not None:
-            yield from History(log.reader, view).entries(before)
+        while (view := _live(log.load())) is not None:
+            try:
+                for entry in History(log.reader, view).entries(before):
+                    yield entry
+                    before = entry.folded.header.id
+                return
+            except CorruptRecord:
+                # Segments may have been merged, and removed, meanwhile; or the history was rewritten.
+                if not log.moved():
+                    raise
 
     def channel_history(
         self, thread_id: str, namespace: str, checkpoint_id: str | None, channels: Sequence[str]

@@ -134,27 +134,27 @@ class Slice:
         self.size += len(event.payload)
         if event.kind == FILLER:
             return
-        checkpoint_id = event.checkpoint_id
+        checkpoint_id = self.about(event.seq)
+        assert checkpoint_id is not None
         if event.kind == CHECKPOINT:
-            assert checkpoint_id is not None
             if self.checkpoints.get(checkpoint_id, 0) < event.seq:
                 self.checkpoints[checkpoint_id] = event.seq
             self.latest_id = max(self.latest_id, checkpoint_id)
             return
-        if checkpoint_id is None:
-            assert event.base is not None
-            checkpoint_id = self._id_of(event.base)
         self._writes_of.setdefault(checkpoint_id, []).append(event.seq)
 
     def latest(self) -> Entry | None:
         return self.find(self.latest_id) if self.checkpoints else None
 
-    def _id_of(self, seq: int) -> str:
-        """The id of the checkpoint at `seq`, without folding its header."""
+    def about(self, seq: int) -> str | None:
+        """The checkpoint id that the event at `seq` is about, without folding a header; None for a filler."""
         event = self.events.get(seq)
-        if event is None or event.checkpoint_id is None:
+        if event is None:
             return self.folded(seq).header.id
-        return event.checkpoint_id
+        if event.kind == FILLER or event.checkpoint_id is not None:
+            return event.checkpoint_id
+        assert event.base is not None
+        return self.about(event.base)
 
     def until(self, last: int) -> Slice:
         """This slice without the events after `last`, which is not below `covers`."""

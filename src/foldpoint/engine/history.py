@@ -1,92 +1,59 @@
-"""Reading back beyond the newest slice: one checkpoint by id, all of them newest first, or an ancestry.
+"""Reading back beyond the newest slice: one checkpoint by id, all of them newest first or oldest first, an ancestry.
 
-Slices are read from the newest to the oldest, each only when it is needed. An event about an old checkpoint (a write
-that came late, a checkpoint put again) may lie in a newer slice than the checkpoint, so those are gathered on the way.
+An event about an old checkpoint (a write that came late, a checkpoint put again) may lie in a newer segment than the
+checkpoint. Each segment says which such ids it has, so what is about one id is found without reading the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 from foldpoint.codecs.model import Carried, Value, Write
+from foldpoint.codecs.segment import Span
 from foldpoint.engine.fold import Entry, Slice, merge_writes
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 from foldpoint.engine.view import View
 
+_SLICES_HELD = 4
 
-class History:
-    """The checkpoints of a stream as of one view. Holds every slice it has read; not thread-safe."""
 
-    def __init__(self, reader: Reader, view: View) -> None:
-        self._source = _slices(reader, view)
-        self._read: list[Slice] = []
-        self._late_checkpoints: dict[str, tuple[Slice, int]] = {}
-        self._late_writes: dict[str, list[tuple[int, Slice]]] = {}
+@dataclass
+class _Late:
+    """What slices say of checkpoints before them."""
 
-    def find(self, checkpoint_id: str) -> Entry | None:
-        """The checkpoint with this id, wherever it lies; None if there is none."""
-        for slice_ in self._slices():
-            if slice_.whole_from <= checkpoint_id:
-                return self._entry(slice_, checkpoint_id)
-        return None
+    checkpoints: dict[str, tuple[int, Slice]] = field(default_factory=dict)
+    writes: dict[str, dict[int, Slice]] = field(default_factory=dict)
 
-    def entries(self, before: str | None = None) -> Iterator[Entry]:
-        """Every checkpoint with an id below `before`, greatest first. Reads a slice when it comes to it."""
-        bound = before
-        for slice_ in self._slices():
-            if bound is None or slice_.whole_from < bound:
-                for checkpoint_id in sorted({*slice_.checkpoints, *self._late_checkpoints}, reverse=True):
-                    if checkpoint_id >= slice_.whole_from and (bound is None or checkpoint_id < bound):
-                        entry = self._entry(slice_, checkpoint_id)
-                        if entry is not None:
-                            yield entry
-                bound = slice_.whole_from
-
-    def ancestors(self, entry: Entry) -> Iterator[Entry]:
-        """The parent, its parent and so on, as far as they are in the log."""
-        parent = entry.folded.header.parent
-        while parent is not None:
-            found = self.find(parent)
-            if found is None:
-                return
-            yield found
-            parent = found.folded.header.parent
-
-    def _slices(self) -> Iterator[Slice]:
-        at = 0
-        while True:
-            if at == len(self._read):
-                slice_ = next(self._source, None)
-                if slice_ is None:
-                    return
-                self._gather(slice_)
-                self._read.append(slice_)
-            yield self._read[at]
-            at += 1
-
-    def _gather(self, slice_: Slice) -> None:
-        """Note what this slice says of checkpoints that lie before it. `whole_from` falls from slice to slice."""
+    def gather(self, slice_: Slice, below: str) -> None:
+        """Take in what a slice says of ids below `below`. A number that lies in two slices counts once."""
         for checkpoint_id, seq in slice_.checkpoints.items():
-            if checkpoint_id < slice_.whole_from:
-                self._late_checkpoints.setdefault(checkpoint_id, (slice_, seq))
+            if checkpoint_id < below:
+                known = self.checkpoints.setdefault(checkpoint_id, (seq, slice_))
+                if known[0] < seq:
+                    self.checkpoints[checkpoint_id] = (seq, slice_)
         for checkpoint_id in slice_.writes_ids:
-            if checkpoint_id < slice_.whole_from:
-                places = self._late_writes.setdefault(checkpoint_id, [])
-                places.extend((seq, slice_) for seq in slice_.writes_seqs(checkpoint_id))
+            if checkpoint_id < below:
+                places = self.writes.setdefault(checkpoint_id, {})
+                places.update(dict.fromkeys(slice_.writes_seqs(checkpoint_id), slice_))
 
-    def _entry(self, slice_: Slice, checkpoint_id: str) -> Entry | None:
-        """The checkpoint as `slice_`, to which its id belongs, and everything newer have it."""
-        late = self._late_checkpoints.get(checkpoint_id)
-        late_writes = self._late_writes.get(checkpoint_id, [])
+    def entry(self, slice_: Slice, checkpoint_id: str) -> Entry | None:
+        """The checkpoint as `slice_`, to which its id belongs, and what was gathered have it."""
+        late = self.checkpoints.get(checkpoint_id)
+        late_writes = self.writes.get(checkpoint_id)
         if late is None and not late_writes:
             return slice_.find(checkpoint_id)
-        holder, seq = late or (slice_, slice_.checkpoints.get(checkpoint_id))
+        seq, holder = late or (slice_.checkpoints.get(checkpoint_id), slice_)
         if seq is None:
             return None
-        places = [(at, slice_) for at in slice_.writes_seqs(checkpoint_id)] + late_writes
+        places = {**dict.fromkeys(slice_.writes_seqs(checkpoint_id), slice_), **(late_writes or {})}
 
         def writes() -> list[list[Write]]:
-            return [place.writes(at) for at, place in sorted(places, key=lambda pair: pair[0])]
+            return [place.writes(at) for at, place in sorted(places.items(), key=lambda pair: pair[0])]
 
         def state() -> dict[str, Value]:
             return holder.values(seq)
@@ -98,6 +65,109 @@ class History:
             lambda name: holder.value(seq, name),
             lambda: set(holder.state(seq)),
         )
+
+
+class History:
+    """The checkpoints of a stream as of one view. Holds a few slices at a time; not thread-safe."""
+
+    def __init__(self, reader: Reader, view: View) -> None:
+        self._reader = reader
+        self._newest = view.slice
+        self._layout = Layout.of(view.head)
+        self._end = self._layout.after(view.head.snapshot.segments) if view.head.snapshot else 0
+        self._covers = view.head.snapshot.covers if view.head.snapshot else 0
+        self._unread = reader.spans(self._layout, self._end)
+        self._spans: list[Span] = []
+        """Newest first, as far as they were needed; their `before` falls. That of number n lies n + 1 from the end."""
+        self._late: dict[str, list[int]] = {}
+        self._slices: OrderedDict[int, Slice] = OrderedDict()
+
+    def find(self, checkpoint_id: str) -> Entry | None:
+        """The checkpoint with this id, wherever it lies; None if there is none. Two round trips but in rare cases."""
+        if self._newest.whole_from <= checkpoint_id:
+            return self._newest.find(checkpoint_id)
+        while (not self._spans or self._spans[-1].before > checkpoint_id) and self._read_span():
+            pass
+        at = bisect_left(self._spans, True, key=lambda span: span.before <= checkpoint_id)
+        late = self._gathered(newer for newer in self._late.get(checkpoint_id, ()) if newer < at)
+        return late.entry(self._slice(at), checkpoint_id)
+
+    def entries(self, before: str | None = None) -> Iterator[Entry]:
+        """Every checkpoint with an id below `before`, greatest first. Reads a slice when it comes to it."""
+        late, bound = _Late(), before
+        for slice_ in chain([self._newest], self._reader.before(self._layout, self._end, self._covers)):
+            if bound is None or slice_.whole_from < bound:
+                yield from self._between(late, slice_, slice_.whole_from, bound, reverse=True)
+                bound = slice_.whole_from
+            late.gather(slice_, slice_.whole_from)
+
+    def oldest_first(self) -> Iterator[Entry]:
+        """Every checkpoint, smallest id first."""
+        while self._read_span():
+            pass
+        bounds = [self._newest.whole_from, *(span.before for span in self._spans)]
+        for at in reversed(range(len(self._spans))):
+            low, high = bounds[at + 1], bounds[at]
+            if low < high:
+                held = [newer for id_, newer in self._late.items() if low <= id_ < high]
+                late = self._gathered(newer for newer in sorted({*chain(*held)}) if newer < at)
+                yield from self._between(late, self._slice(at), low, high, reverse=False)
+        yield from self._between(_Late(), self._newest, self._newest.whole_from, None, reverse=False)
+
+    def ancestors(self, entry: Entry) -> Iterator[Entry]:
+        """The parent, its parent and so on, as far as they are in the log."""
+        parent = entry.folded.header.parent
+        while parent is not None:
+            found = self.find(parent)
+            if found is None:
+                return
+            yield found
+            parent = found.folded.header.parent
+
+    def _between(self, late: _Late, slice_: Slice, low: str, high: str | None, *, reverse: bool) -> Iterator[Entry]:
+        """The checkpoints with low <= id < high."""
+        ids = (id_ for id_ in {*slice_.checkpoints, *late.checkpoints} if low <= id_ and (high is None or id_ < high))
+        for checkpoint_id in sorted(ids, reverse=reverse):
+            entry = late.entry(slice_, checkpoint_id)
+            if entry is not None:
+                yield entry
+
+    def _read_span(self) -> bool:
+        """Take in one more span; False when there are no more."""
+        found = next(self._unread, None)
+        if found is None:
+            return False
+        for checkpoint_id in found.late:
+            self._late.setdefault(checkpoint_id, []).append(len(self._spans))
+        self._spans.append(found)
+        return True
+
+    def _gathered(self, newer: Iterable[int]) -> _Late:
+        late = _Late()
+        late.gather(self._newest, self._newest.whole_from)
+        for at in newer:
+            late.gather(self._slice(at), self._spans[at].before)
+        return late
+
+    def _slice(self, at: int) -> Slice:
+        """The slice that the span at `at` is folded in; those that fold from the same snapshot share one."""
+        start = self._spans[at].start
+        while at > 0 and self._spans[at - 1].start == start:
+            at -= 1
+        slice_ = self._slices.pop(at, None) or self._read_slice(at)
+        self._slices[at] = slice_
+        if len(self._slices) > _SLICES_HELD:
+            self._slices.popitem(last=False)
+        return slice_
+
+    def _read_slice(self, at: int) -> Slice:
+        span, oldest = self._spans[at], at
+        while self._spans[oldest].first > span.folds_from:
+            oldest += 1
+            if oldest == len(self._spans):
+                self._read_span()
+        positions = range(self._end - 1 - oldest, self._end - at)
+        return self._reader.stretch(self._layout, positions, span)
 
 
 def channel_history(history: History, target: Entry, channels: Sequence[str]) -> dict[str, Carried]:
@@ -123,12 +193,3 @@ def channel_history(history: History, target: Entry, channels: Sequence[str]) ->
             kept = oldest.folded.carried.get(channel, Carried(None, ()))
             result[channel] = Carried(kept.seed, (*kept.writes, *reversed(collected[channel])))
     return result
-
-
-def _slices(reader: Reader, view: View) -> Iterator[Slice]:
-    """The stream's slices, newest first; the last one begins with the stream."""
-    yield view.slice
-    end = view.head.snapshot.segments if view.head.snapshot else 0
-    while region := reader.region(view.head.epoch, end):
-        slice_, end = region
-        yield slice_

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from foldpoint.codecs.head import Extent
+from foldpoint.codecs.head import LEVELS, Extent, Head
+from foldpoint.codecs.segment import SnapshotRef
 from foldpoint.engine import keys
 from foldpoint.engine.io import RecordIO
+from foldpoint.engine.layout import Layout
+from foldpoint.engine.reading import Reader
 
 _BATCH = 512
 
 
 def superseded_keys(io: RecordIO, epoch: bytes, after: Extent, until: Extent) -> Iterator[list[bytes]]:
-    """Events and passing snapshots between two extents, in batches."""
+    """Events, passing snapshots and segments between two extents, in batches."""
     yield from _with_parts(io, [keys.event(epoch, seq) for seq in range(after.sealed + 1, until.sealed + 1)])
-    numbers = range(after.snapshots + 1, until.snapshots + 1)
-    yield from _snapshot_keys(io, epoch, numbers, kept=False)
+    yield from _snapshot_keys(io, epoch, range(after.snapshots + 1, until.snapshots + 1), kept=False)
+    for level, (first, end) in enumerate(zip(after.segments, until.segments, strict=True), start=1):
+        yield from _with_parts(io, [keys.segment(epoch, index, level) for index in range(first, end)])
+        if level > 1:
+            yield from _with_parts(io, [keys.span(epoch, index, level) for index in range(first, end)])
+
+
+def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[bytes]]:
+    """The kept snapshots from which, of the segments that are left, none is folded once those up to `until` are gone.
+
+    Remove them first: then what is left of a removal that was broken off can be told from the segments again.
+    """
+    ends = head.extent.segments
+    gone = [(at + 1, head.cleaned.segments[at], until.segments[at]) for at in range(LEVELS)]
+    stay = [(at + 1, until.segments[at], ends[at]) for at in range(1, LEVELS)]
+    # Of level 1, where starts rise, the first is enough.
+    stay.append((1, until.segments[0], min(until.segments[0] + 1, ends[0])))
+    spent = _starts(reader, head, gone) - _starts(reader, head, stay) - {head.kept}
+    for ref in spent:
+        # From the last part to the first, so that a removal that is broken off is found and finished.
+        yield keys.snapshot_parts(head.epoch, ref)[::-1]
+
+
+def _starts(reader: Reader, head: Head, runs: list[tuple[int, int, int]]) -> set[SnapshotRef]:
+    layout = Layout(head.epoch, tuple(runs))
+    return {span.start for span in reader.spans(layout, len(layout), present=True) if span.start is not None}
 
 
 def epoch_keys(io: RecordIO, epoch: bytes, cleaned: Extent, extent: Extent) -> Iterator[list[bytes]]:
-    """All that an epoch holds, in batches: as `superseded_keys`, its segments and the snapshots that are kept."""
+    """All that an epoch holds, in batches: as `superseded_keys`, and the snapshots that are kept."""
     yield from superseded_keys(io, epoch, cleaned, extent)
-    yield from _with_parts(io, [keys.segment(epoch, index) for index in range(extent.segments)])
     yield from _snapshot_keys(io, epoch, range(1, extent.snapshots + 1), kept=True)
 
 

@@ -3,6 +3,7 @@
     head      20 bytes  BLAKE2b of the thread id's length, the thread id and the namespace
     event     epoch 'e' sequence number (6 bytes)
     segment   epoch 's' level (1 byte) index (5 bytes)
+    span      epoch 'i' level (1 byte) index (5 bytes): what the segment at that place, of level 2 or up, says of itself
     snapshot  epoch 'p' or, where it is kept, 'k', number (4 bytes) part (2 bytes)
     part      epoch 'b' token (8 bytes) part (2 bytes)
 
@@ -44,6 +45,10 @@ def event(epoch: bytes, seq: int) -> bytes:
 
 def segment(epoch: bytes, index: int, level: int = 1) -> bytes:
     return epoch + b"s" + bytes([level]) + index.to_bytes(5, "big")
+
+
+def span(epoch: bytes, index: int, level: int) -> bytes:
+    return epoch + b"i" + bytes([level]) + index.to_bytes(5, "big")
 
 
 def snapshot(epoch: bytes, number: int, part: int, kept: bool) -> bytes:

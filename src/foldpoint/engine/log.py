@@ -74,6 +74,11 @@ class Log:
             return self.view
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
 
+    def moved(self) -> bool:
+        """Whether the head is another by now than the view's: what could not be read may have been moved."""
+        record = self.io.store.get_head(self.key)
+        return self.view is None or record is None or record.revision != self.view.revision
+
     def _slice(self, head: Head) -> Slice:
         view = self.view
         if view is None or head.deleted or not _continues(view, head):

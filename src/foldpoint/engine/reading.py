@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from foldpoint.codecs.delta import Stored
-from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, Unsupported, context_of, open_record
+from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, SPAN, Unsupported, context_of, open_record
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, Folded, unpack_event
 from foldpoint.codecs.head import Head, decode_head
 from foldpoint.codecs.model import Write
-from foldpoint.codecs.segment import Segment, SnapshotRef, decode_segment
+from foldpoint.codecs.segment import Segment, SnapshotRef, Span, decode_segment, decode_span
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.io import RecordIO
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import CorruptRecord, UnsupportedFormat
+
+_READ_AHEAD = 8
+"""At most so many segments are read at once on the way back through a log."""
+_UNMERGED_AT_ONCE = 64
+_SPANS_AT_ONCE = 4096
+"""At most so many segments of level 1, and spans, are read at once to find an id."""
 
 
 def read_head(record: HeadRecord) -> Head:
@@ -49,7 +56,8 @@ class Reader:
         found = iter(self.io.read([*snapshot_keys, *before, *segment_keys, *event_keys]))
         parts = [*islice(found, len(snapshot_keys))]
         last = dict(zip(before, islice(found, len(before)), strict=True))
-        slice_ = self._start(head.epoch, head.snapshot, parts, last)
+        layout = Layout.of(head)
+        slice_ = self._start(layout, head.snapshot, parts, layout.after(first), last)
         self._add_segments(slice_, segment_keys, [*islice(found, len(segment_keys))])
         self._open_slots(slice_, dict(zip(slots, found, strict=True)))
         return slice_
@@ -61,51 +69,133 @@ class Reader:
             found = self.io.read([keys.event(slice_.epoch, seq) for seq in wanted])
             self._open_slots(slice_, dict(zip(wanted, found, strict=True)))
 
-    def region(self, epoch: bytes, end: int) -> tuple[Slice, int] | None:
-        """The slice that holds segment `end` - 1 and those before it back to a kept snapshot, with its first index.
+    def before(self, layout: Layout, end: int, last: int) -> Iterator[Slice]:
+        """The slices that make up the log up to number `last`, newest first; the last one begins with the stream.
 
-        None where `end` is 0. Two round trips.
+        `end` is a position beyond the segment that holds `last`. Each slice begins at a kept snapshot.
         """
-        if end == 0:
-            return None
-        last_key = keys.segment(epoch, end - 1)
-        last = self.segment(last_key, self.io.inflate(last_key, self.io.read([last_key])[0], SEGMENT))
-        first = last.start.segments if last.start else 0
-        snapshot_keys = keys.snapshot_parts(epoch, last.start) if last.start else []
-        segment_keys = [keys.segment(epoch, index) for index in range(first, end - 1)]
-        found = self.io.read(snapshot_keys + segment_keys) if snapshot_keys or segment_keys else []
-        slice_ = self._start(epoch, last.start, found[: len(snapshot_keys)])
-        self._add_segments(slice_, segment_keys, found[len(snapshot_keys) :])
-        add_segment(slice_, last)
-        return slice_, first
+        held: list[Segment] = []
+        while last > 0:
+            held, end = self._segments_back(layout, held, end, last, last)
+            start = held[-1].span.start
+            first = held[-1].span.folds_from
+            held, end = self._segments_back(layout, held, end, first, last)
+            inner = [segment for segment in held if segment.span.last >= first]
+            position = end + len(held) - len(inner) + 1
+            yield self.slice(layout, start, inner, position, last=last)
+            last = first - 1
+
+    def _segments_back(
+        self, layout: Layout, held: list[Segment], end: int, first: int, last: int
+    ) -> tuple[list[Segment], int]:
+        """`held`, the segments from position `end` on, without those after `last` and back to the one with `first`."""
+        count = 1
+        while True:
+            held = [segment for segment in held if segment.span.first <= last]
+            if held and held[0].span.first <= first:
+                return held, end
+            if end == 0:
+                raise CorruptRecord(keys.event(layout.epoch, first), "in no segment, and below the sealed number")
+            count = min(count * 2, _READ_AHEAD, end) if held else 1
+            held = [*self.segments(layout, range(end - count, end)), *held]
+            end -= count
+
+    def stretch(self, layout: Layout, positions: range, span: Span) -> Slice:
+        """The slice that ends with `span`, from what lies at `positions`: its own segment and those it folds through.
+
+        One round trip.
+        """
+        snapshot_keys = keys.snapshot_parts(layout.epoch, span.start) if span.start else []
+        segment_keys = [layout.key(position) for position in positions]
+        found = self.io.read([*snapshot_keys, *segment_keys])
+        parts, records = found[: len(snapshot_keys)], found[len(snapshot_keys) :]
+        segments = [self.segment(key, record) for key, record in zip(segment_keys, records, strict=True)]
+        return self.slice(layout, span.start, segments, positions[0] + 1, last=span.last, parts=parts)
+
+    def spans(self, layout: Layout, end: int, *, present: bool = False) -> Iterator[Span]:
+        """What the segments below position `end` say of themselves, newest first. `present`: those that are there.
+
+        One round trip for the first of level 1 and, if those are few, for many of the merged ones.
+        """
+        while end > 0:
+            positions: list[int] = []
+            unmerged = 0
+            while end > 0 and len(positions) < _SPANS_AT_ONCE and unmerged < _UNMERGED_AT_ONCE:
+                end -= 1
+                positions.append(end)
+                unmerged += layout.place(end).level == 1
+            span_keys = [layout.span_key(position) for position in positions]
+            for position, key, record in zip(positions, span_keys, self.io.read(span_keys), strict=True):
+                if record is not None or not present:
+                    yield self._span(layout, position, key, record)
+
+    def _span(self, layout: Layout, position: int, key: bytes, record: bytes | None) -> Span:
+        if key == layout.key(position):
+            return self.segment(key, record).span
+        try:
+            return decode_span(self.io.inflate(key, record, SPAN))
+        except Malformed as error:
+            raise CorruptRecord(key, str(error)) from error
+
+    def segments(self, layout: Layout, positions: Iterable[int]) -> list[Segment]:
+        """In one round trip."""
+        segment_keys = [layout.key(position) for position in positions]
+        found = self.io.read(segment_keys)
+        return [self.segment(key, record) for key, record in zip(segment_keys, found, strict=True)]
+
+    def slice(
+        self,
+        layout: Layout,
+        start: SnapshotRef | None,
+        segments: list[Segment],
+        end: int,
+        *,
+        last: int,
+        parts: list[bytes | None] | None = None,
+    ) -> Slice:
+        """The slice that begins at the kept snapshot `start` and ends with number `last`.
+
+        `end`: the position after the oldest of `segments`. parts: the snapshot's, where they were read already.
+        """
+        if parts is None:
+            parts = self.io.read(keys.snapshot_parts(layout.epoch, start)) if start else []
+        slice_ = self._start(layout, start, parts, end)
+        for segment in segments:
+            add_segment(slice_, segment, last)
+        return slice_
 
     def _start(
         self,
-        epoch: bytes,
+        layout: Layout,
         ref: SnapshotRef | None,
         parts: list[bytes | None],
+        end: int,
         last: dict[bytes, bytes | None] | None = None,
     ) -> Slice:
         if ref is None:
-            return Slice(epoch)
-        events = [unpack_event(seq, payload) for seq, payload in self._open_snapshot(epoch, ref, parts).events]
-        return Slice(epoch, events, covers=ref.covers, earlier=Earlier(self, epoch, ref.segments, last))
+            return Slice(layout.epoch)
+        events = [unpack_event(seq, payload) for seq, payload in self._open_snapshot(layout.epoch, ref, parts).events]
+        return Slice(layout.epoch, events, covers=ref.covers, earlier=Earlier(self, layout, end, ref.covers, last))
 
     def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> Segment:
         part_keys = keys.snapshot_parts(epoch, ref)
         record = b""
         for key, part in zip(part_keys, parts, strict=True):
             record += self.io.part(key, part)
-        return self.segment(part_keys[0], self.io.inflate(part_keys[0], record, SNAPSHOT))
+        return self._decoded(part_keys[0], self.io.inflate(part_keys[0], record, SNAPSHOT))
 
     def payloads(self, key: bytes, record: bytes | None) -> dict[int, bytes]:
         """The payloads of a segment by sequence number, fillers included; none if the record is not there."""
         if record is None:
             return {}
-        segment = self.segment(key, self.io.inflate(key, record, SEGMENT))
-        return {**dict.fromkeys(range(segment.first, segment.last + 1), FILLER_PAYLOAD), **dict(segment.events)}
+        segment = self.segment(key, record)
+        numbers = range(segment.span.first, segment.span.last + 1)
+        return {**dict.fromkeys(numbers, FILLER_PAYLOAD), **dict(segment.events)}
 
-    def segment(self, key: bytes, payload: bytes) -> Segment:
+    def segment(self, key: bytes, record: bytes | None) -> Segment:
+        return self._decoded(key, self.io.inflate(key, record, SEGMENT))
+
+    def _decoded(self, key: bytes, payload: bytes) -> Segment:
         try:
             return decode_segment(payload)
         except Malformed as error:
@@ -113,8 +203,7 @@ class Reader:
 
     def _add_segments(self, slice_: Slice, segment_keys: list[bytes], records: list[bytes | None]) -> None:
         for key, record in zip(segment_keys, records, strict=True):
-            segment = self.segment(key, self.io.inflate(key, record, SEGMENT))
-            add_segment(slice_, segment)
+            add_segment(slice_, self.segment(key, record))
 
     def _open_slots(self, slice_: Slice, records: dict[int, bytes | None]) -> None:
         """Take in what was read of a window.
@@ -147,43 +236,54 @@ class Reader:
 
 
 class Earlier:
-    """What lies before a slice, read when it is asked for. `last`: its last segment's record, where it is known."""
+    """What lies before a slice, up to number `covers`, read when it is asked for.
 
-    def __init__(self, reader: Reader, epoch: bytes, end: int, last: dict[bytes, bytes | None] | None = None) -> None:
+    end: a position beyond the segment that holds `covers`. recent: the record of the slice's last segment, where it is
+    known.
+    """
+
+    def __init__(
+        self, reader: Reader, layout: Layout, end: int, covers: int, recent: dict[bytes, bytes | None] | None = None
+    ) -> None:
         self._reader = reader
-        self._last = last or {}
+        self._recent = recent or {}
         self._payloads: dict[int, bytes] = {}
-        self._epoch = epoch
+        self._layout = layout
         self._end = end
+        self._covers = covers
         self._slice: Slice | None = None
 
-    def _region(self, seq: int) -> Slice:
+    def _before(self, seq: int) -> Slice:
         if self._slice is None:
-            region = self._reader.region(self._epoch, self._end)
-            if region is None:
-                raise CorruptRecord(keys.event(self._epoch, seq), "referred to, and not in the log")
-            self._slice = region[0]
+            self._slice = next(self._reader.before(self._layout, self._end, self._covers), None)
+        if self._slice is None:
+            raise CorruptRecord(keys.event(self._layout.epoch, seq), "referred to, and not in the log")
         return self._slice
 
     def payload(self, seq: int) -> bytes:
-        while self._last:
-            self._payloads = self._reader.payloads(*self._last.popitem())
+        while self._recent:
+            self._payloads = self._reader.payloads(*self._recent.popitem())
         if seq in self._payloads:
             return self._payloads[seq]
-        return self._region(seq).payload(seq)
+        return self._before(seq).payload(seq)
 
     def folded(self, seq: int) -> Folded:
-        return self._region(seq).folded(seq)
+        return self._before(seq).folded(seq)
 
     def state(self, seq: int) -> dict[str, Stored]:
-        return self._region(seq).state(seq)
+        return self._before(seq).state(seq)
 
     def writes(self, seq: int) -> list[Write]:
-        return self._region(seq).writes(seq)
+        return self._before(seq).writes(seq)
 
 
-def add_segment(slice_: Slice, segment: Segment) -> None:
-    """Take those of a segment's events, and of its fillers, into a slice that it does not hold."""
+def add_segment(slice_: Slice, segment: Segment, last: int | None = None) -> None:
+    """Take those of a segment's events, and of its fillers, into a slice that it does not hold and that it follows.
+
+    `last`: none after this number.
+    """
     payloads = dict(segment.events)
-    for seq in (seq for seq in range(segment.first, segment.last + 1) if seq not in slice_.events):
+    first = max(segment.span.first, slice_.covers + 1)
+    end = segment.span.last if last is None else min(last, segment.span.last)
+    for seq in (seq for seq in range(first, end + 1) if seq not in slice_.events):
         slice_.add(unpack_event(seq, payloads.get(seq, FILLER_PAYLOAD)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, deflate
-from foldpoint.codecs.event import FILLER_PAYLOAD, unpack_event
-from foldpoint.codecs.head import Extent, Head
-from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment
+from foldpoint.codecs.event import CHECKPOINT, FILLER_PAYLOAD, unpack_event
+from foldpoint.codecs.head import Head
+from foldpoint.codecs.segment import Segment, SnapshotRef, Span, encode_segment
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Earlier, Reader, add_segment
 from foldpoint.engine.snapshot import SnapshotEvents, snapshot_events
 from foldpoint.engine.view import View
@@ -22,11 +23,6 @@ MAX_SEGMENTS = 16
 KEPT_RATIO = 8
 """A snapshot is kept for reading history when the log since the last kept one outweighs it by this factor."""
 _ATTEMPTS = 64
-
-
-def superseded(head: Head) -> Extent:
-    """What nobody who reads this head needs any more: sealed events, and snapshots before the present one."""
-    return Extent(head.sealed, head.segments, head.snapshot.number - 1 if head.snapshot else 0)
 
 
 class Sealer:
@@ -46,18 +42,17 @@ class Sealer:
         add_segment(view.slice, segment)
         head = replace(
             view.head,
-            sealed=segment.last,
+            sealed=segment.span.last,
             segments=view.head.segments + 1,
+            segment_bytes=view.head.segment_bytes + size,
             logged=view.head.logged + size,
             kept_logged=view.head.kept_logged + size,
         )
         slice_ = view.slice
         if self._snapshot_due(head):
-            snapshot = snapshot_events(slice_, head.sealed)
-            head = self._write_snapshot(head, snapshot)
-            slice_ = self._restart(slice_, head, snapshot)
+            head, slice_ = self._snapshot(head, slice_)
         if head.mark == head.cleaned:
-            head = replace(head, mark=superseded(head), marked_at=int(self.clock.now()))
+            head = replace(head, mark=head.superseded, marked_at=int(self.clock.now()))
         return replace(view, head=head, slice=slice_, last=max(view.last, head.sealed))
 
     def _write_segment(self, view: View) -> tuple[Segment, int]:
@@ -65,7 +60,7 @@ class Sealer:
         first = view.head.sealed + 1
         own = [view.slice.events[seq] for seq in range(first, view.last + 1)]
         events = tuple((event.seq, event.payload) for event in own if event.payload != FILLER_PAYLOAD)
-        segment = Segment(first, view.last, events, view.head.kept)
+        segment = Segment(span_of(view.slice, first, view.last, view.head.kept), events)
         key = keys.segment(view.head.epoch, view.head.segments)
         codec, body = deflate(encode_segment(segment), self.settings.segment_level)
         record = self.io.seal(key, SEGMENT, codec, body)
@@ -75,16 +70,26 @@ class Sealer:
             # Whoever wrote it may have done so long ago: no extension since has known of it.
             self.io.store.extend([key, *self.io.parts_of([key])], ttl=view.head.record_ttl)
         found = self.io.read([key])[0]
-        return self.reader.segment(key, self.io.inflate(key, found, SEGMENT)), len(found or b"")
+        return self.reader.segment(key, found), len(found or b"")
 
     def _snapshot_due(self, head: Head) -> bool:
+        """Whether the log since the last snapshot weighs enough; without one, more than what it would take to read."""
         since = head.segments - (head.snapshot.segments if head.snapshot else 0)
-        return since > MAX_SEGMENTS or head.logged >= self.settings.snapshot_ratio * head.snapshot_bytes
+        weight = self.settings.snapshot_ratio + (0 if head.snapshot else 1)
+        return since > MAX_SEGMENTS or head.logged >= weight * head.snapshot_bytes
 
-    def _write_snapshot(self, head: Head, events: SnapshotEvents) -> Head:
-        """The head with a snapshot of everything sealed; a number that another sealer took is passed over."""
-        last = max((seq for seq, _ in events), default=1)
-        codec, body = deflate(encode_segment(Segment(1, last, tuple(events))), self.settings.segment_level)
+    def _snapshot(self, head: Head, slice_: Slice) -> tuple[Head, Slice]:
+        """With a snapshot of everything sealed, unless the first one would hardly be smaller than the log itself."""
+        snapshot = snapshot_events(slice_, head.sealed)
+        last = max((seq for seq, _ in snapshot), default=1)
+        codec, body = deflate(encode_segment(Segment(Span(1, last), tuple(snapshot))), self.settings.segment_level)
+        if head.snapshot is None and not self._snapshot_due(replace(head, snapshot_bytes=len(body))):
+            return replace(head, snapshot_bytes=len(body)), slice_
+        head = self._write_snapshot(head, codec, body)
+        return head, self._restart(slice_, head, snapshot)
+
+    def _write_snapshot(self, head: Head, codec: int, body: bytes) -> Head:
+        """The head with the snapshot; a number that another sealer took is passed over."""
         kept = head.kept_logged >= KEPT_RATIO * len(body)
         for number in range(head.snapshots + 1, head.snapshots + _ATTEMPTS):
             record = self.io.seal(keys.snapshot(head.epoch, number, 0, kept), SNAPSHOT, codec, body)
@@ -102,11 +107,25 @@ class Sealer:
         """The slice that begins with the snapshot just written, keeping the states that are known."""
         assert head.snapshot is not None
         start = [unpack_event(seq, payload) for seq, payload in snapshot]
-        slice_ = Slice(
-            old.epoch, start, covers=head.sealed, earlier=Earlier(self.reader, head.epoch, head.snapshot.segments)
-        )
+        layout = Layout.of(head)
+        earlier = Earlier(self.reader, layout, layout.after(head.segments), head.sealed)
+        slice_ = Slice(old.epoch, start, covers=head.sealed, earlier=earlier)
         for seq in slice_.checkpoints.values():
             slice_.put_state(seq, old.state(seq))
         for seq in sorted(seq for seq in old.events if seq > head.sealed):
             slice_.add(old.events[seq])
         return slice_
+
+
+def span_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Span:
+    """What a segment of `first`..`last` says of itself. The slice holds all of it, and what is latest before it."""
+    before = max(
+        (
+            event.checkpoint_id
+            for event in slice_.events.values()
+            if event.kind == CHECKPOINT and event.seq < first and event.checkpoint_id is not None
+        ),
+        default="",
+    )
+    about = {slice_.about(seq) for seq in range(first, last + 1)} - {None}
+    return Span(first, last, start, before, tuple(sorted(id_ for id_ in about if id_ is not None and id_ < before)))

@@ -1,0 +1,123 @@
+"""Merging segments upward: the same events in fewer, larger, better compressed records.
+
+What was merged stays until the grace is over. A merged segment is created once, like any record: of two compactors the
+second adopts what the first wrote, whatever it would have merged itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from foldpoint.codecs.envelope import SEGMENT, SPAN, deflate
+from foldpoint.codecs.head import LEVELS, Head, Level
+from foldpoint.codecs.segment import Segment, encode_segment, encode_span
+from foldpoint.engine import keys
+from foldpoint.engine.log import Log
+
+FANOUT = 16
+"""So many segments are merged into one of the next level while a thread is in use."""
+WORTHWHILE = 32 * 1024
+"""Stored bytes; an idle thread's segments are merged into the last level from this size on, however few they are."""
+MAX_EVENTS = 4096
+MAX_BYTES = 4 << 20
+"""A merged segment is closed when its events, uncompressed, reach either: reading one of them reads it whole."""
+_AT_ONCE = 8
+_COMPRESSION = {2: 15, 3: 19}
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Segments first..end - 1 of the level below become one of `level`, or as many of them as one may hold."""
+
+    level: int
+    first: int
+    end: int
+
+
+def next_merge(head: Head, *, idle: bool = False) -> Merge | None:
+    """The merge that is due, lowest level first. Pure. `idle`: few segments are enough, as no more may come.
+
+    What latest is read from is left alone: the segments since the snapshot, and the one before it.
+    """
+    if head.deleted or head.snapshot is None:
+        return None
+    counts = [head.snapshot.segments - 1, *(level.count for level in head.merged)]
+    for level in range(2, LEVELS + 1):
+        first, end = head.merged[level - 2].reach, counts[level - 2]
+        few = idle and end - first > 1 and (level < LEVELS or _live_bytes(head, level - 1) >= WORTHWHILE)
+        if few or end - first >= FANOUT:
+            return Merge(level, first, end)
+    return None
+
+
+def _live_bytes(head: Head, level: int) -> int:
+    return head.merged[level - 2].size - head.merged[level - 1].replaced
+
+
+def merge(log: Log, *, idle: bool = False) -> int:
+    """Do every merge that is due, safely beside writers and other compactors; how many were done."""
+    done = 0
+    while (view := log.load()) is not None and (step := next_merge(view.head, idle=idle)) is not None:
+        head = _merge(log, view.head, step)
+        if log.swap(head, view.revision):
+            log.view = replace(view, head=head, revision=view.revision + 1)
+            done += 1
+    return done
+
+
+def _merge(log: Log, head: Head, step: Merge) -> Head:
+    """Write the merged segment: the head that makes it count."""
+    at = step.level - 2
+    level = head.merged[at]
+    key = keys.segment(head.epoch, level.count, step.level)
+    compression = _COMPRESSION[step.level]
+    codec, body = deflate(encode_segment(merged(_inputs(log, head, step))), compression)
+    record = _create(log, head, key, log.io.seal(key, SEGMENT, codec, body))
+    span = log.reader.segment(key, record).span
+    span_key = keys.span(head.epoch, level.count, step.level)
+    codec, body = deflate(encode_span(span), compression)
+    _create(log, head, span_key, log.io.seal(span_key, SPAN, codec, body))
+    inputs = [keys.segment(head.epoch, step.first + index, step.level - 1) for index in range(span.inputs)]
+    level = Level(
+        count=level.count + 1,
+        reach=level.reach + span.inputs,
+        size=level.size + len(record or b""),
+        replaced=level.replaced + sum(len(one or b"") for one in log.io.read(inputs)),
+    )
+    return replace(head, merged=(*head.merged[:at], level, *head.merged[at + 1 :]))
+
+
+def _inputs(log: Log, head: Head, step: Merge) -> list[Segment]:
+    """Consecutive segments, at least one, as many as fit."""
+    inputs: list[Segment] = []
+    events = size = 0
+    for first in range(step.first, step.end, _AT_ONCE):
+        indexes = range(first, min(first + _AT_ONCE, step.end))
+        wanted = [keys.segment(head.epoch, index, step.level - 1) for index in indexes]
+        for key, record in zip(wanted, log.io.read(wanted), strict=True):
+            segment = log.reader.segment(key, record)
+            events += len(segment.events)
+            size += sum(len(payload) for _, payload in segment.events)
+            if inputs and (events > MAX_EVENTS or size > MAX_BYTES):
+                return inputs
+            inputs.append(segment)
+    return inputs
+
+
+def merged(inputs: Sequence[Segment]) -> Segment:
+    """One segment with the events of consecutive ones. Pure."""
+    oldest = inputs[0].span
+    late = {checkpoint_id for segment in inputs for checkpoint_id in segment.span.late if checkpoint_id < oldest.before}
+    span = replace(oldest, last=inputs[-1].span.last, late=tuple(sorted(late)), inputs=len(inputs))
+    return Segment(span, tuple(event for segment in inputs for event in segment.events))
+
+
+def _create(log: Log, head: Head, key: bytes, record: bytes) -> bytes | None:
+    """The record that stands under `key` then: this one, or what another compactor wrote there."""
+    if log.io.create(key, record, head.record_ttl):
+        return record
+    if head.record_ttl is not None:
+        # It may have been written long ago: no extension since has known of it.
+        log.io.store.extend([key, *log.io.parts_of([key])], ttl=head.record_ttl)
+    return log.io.read([key])[0]
