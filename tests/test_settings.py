@@ -18,6 +18,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "cache_bytes": ("0", 0),
     "compression_level": ("1", 1),
     "segment_level": ("19", 19),
+    "compaction": ("inline", "inline"),
     "ttl": ("86400", 86400),
     "io_threads": ("4", 4),
 }
@@ -28,6 +29,7 @@ WRONG: dict[str, list[str]] = {
     "cache_bytes": ["-1", "1MB"],
     "compression_level": ["0", "23", "x"],
     "segment_level": ["0", "23"],
+    "compaction": ["", "on", "Background"],
     "ttl": ["0", "-5", "1h"],
     "io_threads": ["0", "513"],
 }

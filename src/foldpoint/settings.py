@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Where = Literal["background", "inline", "off"]
 
 
 class Settings(BaseSettings):
@@ -35,6 +37,10 @@ class Settings(BaseSettings):
     )
     compression_level: Annotated[int, Field(ge=1, le=22)] = Field(3, description="zstd level of single events")
     segment_level: Annotated[int, Field(ge=1, le=22)] = Field(9, description="zstd level of segments and snapshots")
+    compaction: Where = Field(
+        "background",
+        description="where a saver seals and cleans: in a thread, in the put that finds it due, or only when it must",
+    )
     ttl: Annotated[int, Field(gt=0)] | None = Field(None, description="seconds a thread lives after its last use")
     io_threads: Annotated[int, Field(ge=1, le=512)] = Field(16, description="threads of a saver's asynchronous calls")
 

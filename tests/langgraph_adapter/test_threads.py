@@ -149,7 +149,7 @@ def test_savers_take_turns_on_one_thread(two: tuple[FoldpointSaver, FoldpointSav
 
 def test_the_store_shrinks_when_the_grace_is_over(harness: Harness) -> None:
     store = harness.open()
-    with FoldpointSaver(Engine(store, Settings(window=8, grace=0))) as saver:
+    with FoldpointSaver(Engine(store, Settings(window=8, grace=0)), compaction="off") as saver:
         line = chain(saver, 60)
         saver.prune(["thread"])
         assert list(compact(saver.engine))

@@ -2,7 +2,7 @@
 what is superseded), background (upkeep in the writer's process).
 """
 
-from foldpoint.compaction.background import Background
+from foldpoint.compaction.background import Background, Upkeep, upkeep_at
 from foldpoint.compaction.policy import DropAll, DropRuns, KeepLast, Policy
 from foldpoint.compaction.rewrite import copy_thread, rewrite_thread
 from foldpoint.compaction.upkeep import CompactionReport, compact, upkeep
@@ -14,8 +14,10 @@ __all__ = [
     "DropRuns",
     "KeepLast",
     "Policy",
+    "Upkeep",
     "compact",
     "copy_thread",
     "rewrite_thread",
     "upkeep",
+    "upkeep_at",
 ]

@@ -1,24 +1,66 @@
-"""Upkeep in the writer's process: one thread that seals and cleans while the agent thinks."""
+"""Where the streams of a writer are kept up: in a thread beside it, in its own calls, or not at all."""
 
 from __future__ import annotations
 
 import heapq
 import logging
 import threading
+from typing import Protocol
 
-from foldpoint.compaction.upkeep import upkeep
+from foldpoint.compaction.upkeep import CompactionReport, upkeep
 from foldpoint.engine.engine import Engine
 from foldpoint.errors import FoldpointError
+from foldpoint.settings import Where
 
 logger = logging.getLogger("foldpoint")
 
 _Stream = tuple[Engine, str, str]
 
 
-class Background:
-    """Takes requests for upkeep, now or later; a stream waits at most once for each. Started by the first request.
+class Upkeep(Protocol):
+    """Takes requests for the upkeep of streams. None of its failures reaches the writer, whose put is done."""
 
-    A stream that was sealed comes again by itself when the grace is over, to be cleaned.
+    def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
+        """Upkeep of a stream, `delay` seconds from now."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is under way and stop; what waits is left to the next writer or compactor. Idempotent."""
+        ...
+
+
+def upkeep_at(where: Where) -> Upkeep:
+    """Upkeep in the "background", "inline" or "off". Raises ValueError for anything else."""
+    choices: dict[str, type[Background] | type[Inline] | type[Off]]
+    choices = {"background": Background, "inline": Inline, "off": Off}
+    if where not in choices:
+        raise ValueError(f"compaction: expected 'background', 'inline' or 'off', got {where!r}")
+    return choices[where]()
+
+
+class Off:
+    """None: a put seals when its window is full, and what is superseded is left to others, such as the offline job."""
+
+    def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Inline:
+    """In the call that asks for it, so that no thread is started. What is due later is left to the next request."""
+
+    def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
+        if delay == 0:
+            _attempt(engine, thread_id, namespace)
+
+    def close(self) -> None: ...
+
+
+class Background:
+    """In one thread, while the agent thinks. A stream waits at most once for now and once for later.
+
+    A stream that was sealed comes again by itself when the grace is over, to be cleaned. The first request starts the
+    thread.
     """
 
     def __init__(self) -> None:
@@ -30,7 +72,6 @@ class Background:
         self._closed = False
 
     def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
-        """Upkeep of a stream, `delay` seconds from now."""
         stream = (engine, thread_id, namespace)
         with self._changed:
             if self._closed or (stream, delay > 0) in self._waiting:
@@ -44,7 +85,6 @@ class Background:
             self._changed.notify()
 
     def close(self) -> None:
-        """Finish what is under way and stop; what waits is left to the next writer or compactor. Idempotent."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -53,15 +93,9 @@ class Background:
 
     def _work(self) -> None:
         while (stream := self._next()) is not None:
-            engine, thread_id, namespace = stream
-            try:
-                report = upkeep(engine, thread_id, namespace)
-            except FoldpointError as error:
-                # Nothing is lost: the writer seals on its own when its window is full.
-                logger.warning("upkeep of thread %r, namespace %r failed: %s", thread_id, namespace, error)
-                continue
-            if report.superseded:
-                self.request(engine, thread_id, namespace, delay=engine.settings.grace)
+            report = _attempt(*stream)
+            if report is not None and report.superseded:
+                self.request(*stream, delay=stream[0].settings.grace)
 
     def _next(self) -> _Stream | None:
         """Wait for the next stream that is due; None when closed."""
@@ -78,3 +112,12 @@ class Background:
                     return stream
                 self._changed.wait(min(rest, 60))
             return None
+
+
+def _attempt(engine: Engine, thread_id: str, namespace: str) -> CompactionReport | None:
+    """Upkeep of a stream; None if it failed. Nothing is lost then: a writer seals by itself when its window is full."""
+    try:
+        return upkeep(engine, thread_id, namespace)
+    except FoldpointError as error:
+        logger.warning("upkeep of thread %r, namespace %r failed: %s", thread_id, namespace, error)
+        return None

@@ -25,6 +25,7 @@ from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.io import RecordIO
 from foldpoint.engine.log import Log
+from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.view import View
@@ -61,10 +62,12 @@ class Engine:
         cipher: Cipher | None = None,
         allow_plain: bool = False,
         clock: Clock | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.store = store
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
+        self.metrics = metrics or Metrics()
         self.io = RecordIO(store, cipher, allow_plain)
         self._logs: OrderedDict[tuple[str, str], Log] = OrderedDict()
         self._sizes: dict[tuple[str, str], int] = {}
@@ -72,10 +75,15 @@ class Engine:
         self._guard = threading.Lock()
 
     def with_cipher(self, cipher: Cipher | None, allow_plain: bool = False) -> Engine:
-        """An engine on the same store that seals with `cipher`. What this one remembers is not shared with it."""
+        """An engine on the same store that seals with `cipher`, and counts in the same metrics.
+
+        What this one remembers is not shared with it.
+        """
         if cipher is self.io.cipher:
             return self
-        return Engine(self.store, self.settings, cipher=cipher, allow_plain=allow_plain, clock=self.clock)
+        return Engine(
+            self.store, self.settings, cipher=cipher, allow_plain=allow_plain, clock=self.clock, metrics=self.metrics
+        )
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -93,6 +101,7 @@ class Engine:
             view, event = log.append(encode, existing=parent is not None, ttl=ttl)
             if event.seq in view.slice.events:
                 self._remember(view.slice, event.seq, event.base, checkpoint)
+        self.metrics.add(puts=1, bytes_of_state=sum(len(value.data) for value in checkpoint.channels.values()))
         self._keep_alive(view.head, ttl)
         return view.tail
 
@@ -110,6 +119,7 @@ class Engine:
 
         with self._log(thread_id, namespace) as log:
             view, _ = log.append(encode, existing=True, ttl=ttl)
+        self.metrics.add(puts=1, bytes_of_state=sum(len(write.value.data) for write in listed))
         self._keep_alive(view.head, ttl)
         return view.tail
 
@@ -220,7 +230,7 @@ class Engine:
 
     def reader(self, thread_id: str, namespace: str) -> Log:
         """A log with a view of its own, for long reads and for work beside the writers of this process."""
-        return Log(thread_id, namespace, self.io, self.settings, self.clock)
+        return Log(thread_id, namespace, self.io, self.settings, self.clock, self.metrics)
 
     def _locked(self, log: Log, entry: Entry | None) -> Entry | None:
         """The same entry, safe to fold while other threads use the stream."""
@@ -272,7 +282,7 @@ class Engine:
         """The stream's log, locked. On leaving, the least recently used views beyond the cache's bytes are dropped."""
         name = (thread_id, namespace)
         with self._guard:
-            log = self._logs.pop(name, None) or Log(thread_id, namespace, self.io, self.settings, self.clock)
+            log = self._logs.pop(name, None) or self.reader(thread_id, namespace)
             self._logs[name] = log
         with log.lock:
             try:

@@ -19,6 +19,7 @@ from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.io import RecordIO
+from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import Reader, read_head
 from foldpoint.engine.records import HeadRecord
 from foldpoint.engine.sealing import Sealer
@@ -32,7 +33,9 @@ _ATTEMPTS = 64
 class Log:
     """One stream. `view` is None where the stream is not known to exist; `lock` guards it and its slice."""
 
-    def __init__(self, thread_id: str, namespace: str, io: RecordIO, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, thread_id: str, namespace: str, io: RecordIO, settings: Settings, clock: Clock, metrics: Metrics
+    ) -> None:
         self.thread_id = thread_id
         self.namespace = namespace
         self.key = keys.head(thread_id, namespace)
@@ -41,6 +44,7 @@ class Log:
         self.sealer = Sealer(self.reader, settings, clock)
         self.settings = settings
         self.clock = clock
+        self.metrics = metrics
         self.lock = RLock()
         self.view: View | None = None
 
@@ -97,7 +101,7 @@ class Log:
 
     def fork(self) -> Log:
         """A log that begins with what this one knows and goes its own way, so that long work blocks no writer."""
-        twin = Log(self.thread_id, self.namespace, self.io, self.settings, self.clock)
+        twin = Log(self.thread_id, self.namespace, self.io, self.settings, self.clock, self.metrics)
         if self.view is not None:
             twin.view = replace(self.view, slice=self.view.slice.copy())
         return twin
@@ -177,7 +181,10 @@ class Log:
         codec, body = deflate(payload, self.settings.compression_level, context)
         key = keys.event(view.head.epoch, seq)
         record = self.io.seal(key, EVENT, codec, event_content(depth, body))
-        return self.io.create(key, record, view.head.record_ttl)
+        created = self.io.create(key, record, view.head.record_ttl)
+        if created:
+            self.metrics.add(bytes_logged=len(record))
+        return created
 
     def _is_own(self, view: View, seq: int, payload: bytes) -> bool:
         """The number was taken: take in what stands there and around it. True if it is the very event to be put."""
@@ -217,6 +224,7 @@ class Log:
             sealed = self.sealer.advance(view)
             if self.swap(sealed.head, view.revision):
                 self.view = replace(sealed, revision=view.revision + 1)
+                self.metrics.add(seals=1)
                 return True
             self._discard_snapshot(sealed.head, view.head)
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was sealed; call again")

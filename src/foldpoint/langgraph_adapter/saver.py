@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -27,13 +28,13 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from foldpoint.compaction import Background, DropAll, DropRuns, KeepLast, Policy, copy_thread, rewrite_thread
+from foldpoint.compaction import DropAll, DropRuns, KeepLast, Policy, copy_thread, rewrite_thread, upkeep_at
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.url import open_store
 from foldpoint.langgraph_adapter import conversion
 from foldpoint.langgraph_adapter.ttl import Lifetime
-from foldpoint.settings import load_settings
+from foldpoint.settings import Where, load_settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,21 +50,27 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     engine: where to store. serde: LangGraph's serializer; with an `EncryptedSerializer` its inner serializer makes the
     values and its cipher seals whole records. ttl: {"default_ttl": minutes, "refresh_on_read": bool}; a thread expires
-    whole, between 1 and 1.25 times the TTL after its last use.
+    whole, between 1 and 1.25 times the TTL after its last use. compaction: where this saver's streams are sealed and
+    cleaned, as `Settings.compaction`.
 
         with FoldpointSaver.from_conn_string("sqlite:///agents.db") as saver:
             graph = builder.compile(checkpointer=saver)
     """
 
     def __init__(
-        self, engine: Engine, *, serde: SerializerProtocol | None = None, ttl: Mapping[str, Any] | None = None
+        self,
+        engine: Engine,
+        *,
+        serde: SerializerProtocol | None = None,
+        ttl: Mapping[str, Any] | None = None,
+        compaction: Where | None = None,
     ) -> None:
         self._plain_engine = engine
         self._engine = engine
         self._serde: SerializerProtocol = JsonPlusSerializer()
         self._values: SerializerProtocol = self._serde
         self._lifetime = Lifetime.parse(ttl, engine.settings.ttl)
-        self._background = Background()
+        self._upkeep = upkeep_at(compaction or engine.settings.compaction)
         self._pool = ThreadPoolExecutor(engine.settings.io_threads, thread_name_prefix="foldpoint-io")
         self._owns_store = False
         super().__init__(serde=serde)
@@ -105,7 +112,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def close(self) -> None:
         """Stop background work, and close the store if `from_conn_string` opened it. Idempotent."""
-        self._background.close()
+        self._upkeep.close()
         self._pool.shutdown(wait=True)
         if self._owns_store:
             self._plain_engine.store.close()
@@ -121,6 +128,13 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     def engine(self) -> Engine:
         """The engine that this saver's records are sealed and read with."""
         return self._engine
+
+    def stats(self) -> dict[str, float]:
+        """What this saver did since it was made: puts, bytes logged beside those of full states, seals, compactions.
+
+        The same is counted, for the whole process, through the OpenTelemetry API.
+        """
+        return self._engine.metrics.as_dict()
 
     # -- serializer ----------------------------------------------------------------------------------------------------
 
@@ -177,7 +191,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def _after_write(self, thread_id: str, namespace: str, tail: int) -> None:
         if tail >= _UPKEEP_AT * self._engine.settings.window:
-            self._background.request(self._engine, thread_id, namespace)
+            self._upkeep.request(self._engine, thread_id, namespace)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -185,6 +199,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         """The checkpoint that `config` names, the latest if it names none."""
         thread_id, namespace = _stream(config)
         checkpoint_id = config["configurable"].get("checkpoint_id")
+        started = time.perf_counter()
         if checkpoint_id:
             entry = self._engine.find(thread_id, namespace, checkpoint_id)
         else:
@@ -193,7 +208,10 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             return None
         if self._lifetime.refresh_on_read:
             self._engine.refresh(thread_id, self._lifetime.seconds)
-        return self._tuple(config["configurable"]["thread_id"], namespace, entry)
+        found = self._tuple(config["configurable"]["thread_id"], namespace, entry)
+        if not checkpoint_id:
+            self._engine.metrics.resumed(time.perf_counter() - started)
+        return found
 
     def _tuple(self, thread_id: Any, namespace: str, entry: Entry) -> CheckpointTuple:
         return conversion.to_tuple(self._values, thread_id, namespace, entry.folded, entry.state(), entry.writes())
@@ -300,7 +318,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         namespaces = self._engine.namespaces(thread_id)
         rewrite_thread(self._engine, thread_id, policy)
         for namespace in namespaces:
-            self._background.request(self._engine, thread_id, namespace, delay=self._engine.settings.grace)
+            self._upkeep.request(self._engine, thread_id, namespace, delay=self._engine.settings.grace)
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
