@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgpack
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from foldpoint.codecs.model import Checkpoint, Header, Value, Write
-from foldpoint.compaction import DropAll, DropRuns, KeepLast, copy_thread, rewrite_thread, upkeep
+from foldpoint.compaction import DropAll, DropRuns, KeepLast, copy_thread, merge, rewrite_thread, upkeep
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.memory import MemoryStore
@@ -41,6 +42,14 @@ class Known:
     def pending(self, checkpoint_id: str) -> list[Write]:
         found = self.writes.get(checkpoint_id, {}).values()
         return sorted(found, key=lambda write: (write.task_path, write.task_id, write.idx))
+
+
+@pytest.fixture(autouse=True)
+def merge_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that short histories reach every level."""
+    monkeypatch.setattr(merge, "FANOUT", 2)
+    monkeypatch.setattr(merge, "WORTHWHILE", 0)
+    monkeypatch.setattr(merge, "MAX_EVENTS", 12)
 
 
 class Histories(RuleBasedStateMachine):
@@ -174,7 +183,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(stream=st.sampled_from(STREAMS))
     def compact(self, stream: Stream) -> None:
-        upkeep(self.engines[0], *stream, grace=0)
+        upkeep(self.engines[0], *stream, grace=0, idle=True)
         self.engines[1] = self.engine()  # no grace is only for stores that nobody else uses
 
     @rule(who=st.sampled_from([0, 1]), stream=st.sampled_from(STREAMS))
