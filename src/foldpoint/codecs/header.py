@@ -101,7 +101,7 @@ def unpack_id(packed: str | bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _id_micros(checkpoint_id: str) -> int:
+def id_micros(checkpoint_id: str) -> int:
     """The microsecond since 1970 that a version 6 UUID was made in, 0 for any other id."""
     if len(checkpoint_id) != 36 or checkpoint_id[14] != "6":
         return 0
@@ -120,13 +120,13 @@ def _pack_time(ts: str, checkpoint_id: str) -> int | str:
             return ts
     except (ValueError, OverflowError):
         return ts
-    return (moment - _EPOCH) // timedelta(microseconds=1) - _id_micros(checkpoint_id)
+    return (moment - _EPOCH) // timedelta(microseconds=1) - id_micros(checkpoint_id)
 
 
 def _unpack_time(packed: int | str, checkpoint_id: str) -> str:
     if isinstance(packed, str):
         return packed
-    return (_EPOCH + timedelta(microseconds=packed + _id_micros(checkpoint_id))).isoformat()
+    return (_EPOCH + timedelta(microseconds=packed + id_micros(checkpoint_id))).isoformat()
 
 
 def _diff_seen(old: Header, new: Header, top: int) -> MapDelta | None:

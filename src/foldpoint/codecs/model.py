@@ -8,6 +8,12 @@ from typing import NamedTuple
 Version = str | int | float
 Scalar = str | int | float | bool | None
 
+PARENTS = "parents:"
+"""Begins the labels of a subgraph's checkpoint that say under which checkpoints of the graphs around it it was made.
+
+The rest of such a label is a namespace, its value a checkpoint id.
+"""
+
 
 class Value(NamedTuple):
     """A serialized value: the serializer's type name and bytes."""

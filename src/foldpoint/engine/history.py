@@ -44,27 +44,27 @@ class _Late:
     def entry(self, slice_: Slice, checkpoint_id: str) -> Entry | None:
         """The checkpoint as `slice_`, to which its id belongs, and what was gathered have it."""
         late = self.checkpoints.get(checkpoint_id)
-        late_writes = self.writes.get(checkpoint_id)
-        if late is None and not late_writes:
+        if late is None and checkpoint_id not in self.writes:
             return slice_.find(checkpoint_id)
         seq, holder = late or (slice_.checkpoints.get(checkpoint_id), slice_)
         if seq is None:
             return None
-        places = {**dict.fromkeys(slice_.writes_seqs(checkpoint_id), slice_), **(late_writes or {})}
-
-        def writes() -> list[list[Write]]:
-            return [place.writes(at) for at, place in sorted(places.items(), key=lambda pair: pair[0])]
 
         def state() -> dict[str, Value]:
             return holder.values(seq)
 
         return Entry(
             holder.folded(seq),
-            writes,
+            lambda: self.logged(slice_, checkpoint_id),
             state,
             lambda name: holder.value(seq, name),
             lambda: set(holder.state(seq)),
         )
+
+    def logged(self, slice_: Slice, checkpoint_id: str) -> list[list[Write]]:
+        """The writes of a checkpoint, whether it is there or not, in log order."""
+        places = {**dict.fromkeys(slice_.writes_seqs(checkpoint_id), slice_), **self.writes.get(checkpoint_id, {})}
+        return [place.writes(at) for at, place in sorted(places.items(), key=lambda pair: pair[0])]
 
 
 class History:
@@ -101,18 +101,34 @@ class History:
                 bound = slice_.whole_from
             late.gather(slice_, slice_.whole_from)
 
-    def oldest_first(self) -> Iterator[Entry]:
-        """Every checkpoint, smallest id first."""
-        while self._read_span():
-            pass
+    def early(self, above: str = "") -> Iterator[tuple[str, list[list[Write]]]]:
+        """Writes whose checkpoint is not in the log, as they were logged: by id, greatest first, down to `above`."""
+        late, bound = _Late(), None
+        for slice_ in chain([self._newest], self._reader.before(self._layout, self._end, self._covers)):
+            if bound is None or slice_.whole_from < bound:
+                waiting = {*slice_.writes_ids, *late.writes} - {*slice_.checkpoints, *late.checkpoints}
+                low = max(slice_.whole_from, above)
+                ids = (id_ for id_ in waiting if low <= id_ and (bound is None or id_ < bound))
+                for checkpoint_id in sorted(ids, reverse=True):
+                    yield checkpoint_id, late.logged(slice_, checkpoint_id)
+                bound = slice_.whole_from
+            if bound <= above:
+                return
+            late.gather(slice_, slice_.whole_from)
+
+    def oldest_first(self, since: str = "") -> Iterator[Entry]:
+        """Every checkpoint from the id `since` on, smallest id first. Reads what lies before that only to fold it."""
+        low = self._newest.whole_from
+        while low > since and self._read_span():
+            low = self._spans[-1].before
         bounds = [self._newest.whole_from, *(span.before for span in self._spans)]
         for at in reversed(range(len(self._spans))):
-            low, high = bounds[at + 1], bounds[at]
+            low, high = max(since, bounds[at + 1]), bounds[at]
             if low < high:
                 held = [newer for id_, newer in self._late.items() if low <= id_ < high]
                 late = self._gathered(newer for newer in sorted({*chain(*held)}) if newer < at)
                 yield from self._between(late, self._slice(at), low, high, reverse=False)
-        yield from self._between(_Late(), self._newest, self._newest.whole_from, None, reverse=False)
+        yield from self._between(_Late(), self._newest, max(since, self._newest.whole_from), None, reverse=False)
 
     def ancestors(self, entry: Entry) -> Iterator[Entry]:
         """The parent, its parent and so on, as far as they are in the log."""
