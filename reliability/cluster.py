@@ -41,6 +41,7 @@ class Settings:
     conflict_resolution: str = "last-update-time"
     nsup_period: int = 1
     storage: str = "memory"  # or "device": a file that survives a restart
+    memory: str = "512M"  # for the data of a node that stores in memory
     access_port: int | None = None  # what clients are told to connect to, when it is not the server itself
     heartbeat_ms: int = 50
     heartbeats_missed: int = 5  # then a node is taken for dead
@@ -307,7 +308,7 @@ def write_config(node: Node, nodes: Sequence[Node], settings: Settings) -> None:
     here, mesh = node.place.address, node.place.mesh_address
     seeds = "".join(f"mesh-seed-address-port {peer.place.mesh_address} {peer.base + 2}\n" for peer in nodes)
     engines = {
-        "memory": "storage-engine memory {\ndata-size 512M\n}\n",
+        "memory": f"storage-engine memory {{\ndata-size {settings.memory}\n}}\n",
         "device": f"storage-engine device {{\nfile {node.folder}/data\nfilesize 1G\n}}\n",
     }
     access = f"access-port {settings.access_port}\n" if settings.access_port else ""
