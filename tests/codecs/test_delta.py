@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -11,8 +12,7 @@ from hypothesis import strategies as st
 from values import examples, listed, messages, spliced, stored_values, types
 
 from foldpoint.codecs import delta as deltas
-from foldpoint.codecs.delta import Stored
-from foldpoint.codecs.model import Value
+from foldpoint.codecs.model import Stored, Value
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, pack, unpack
 
@@ -87,6 +87,36 @@ def test_replacing_or_removing_one_of_a_thousand_messages_costs_little(at: int) 
     changed = [*old[:at], ["human", "edited"], *old[at + 1 :]]
     assert len(pack(deltas.encode(stored(listed(old)), listed(changed)))) < 40
     assert len(pack(deltas.encode(stored(listed(old)), listed(old[:at] + old[at + 1 :])))) < 20
+
+
+def cut(draws: st.DataObject, data: bytes, places: list[int]) -> Rope:
+    """The same bytes in pieces: cut at some of the places, and at some more."""
+    some = [at for at in places if draws.draw(st.booleans())] + draws.draw(
+        st.lists(st.integers(0, len(data)), max_size=3)
+    )
+    at = [0, *sorted(place for place in some if place <= len(data)), len(data)]
+    return Rope(*(data[a:b] for a, b in pairwise(at)))
+
+
+@given(st.data(), st.binary(max_size=200) | st.lists(st.integers(0, 300), max_size=40).map(msgpack.packb))
+def test_a_delta_does_not_depend_on_the_pieces_that_its_values_are_made_of(draws: st.DataObject, old: bytes) -> None:
+    new = draws.draw(spliced(old))
+    places = draws.draw(st.lists(st.integers(0, 200), max_size=6))
+    whole = deltas.encode(stored(Value("msgpack", old)), Value("msgpack", new))
+    before, after = cut(draws, old, places), cut(draws, new, places)
+    assert deltas.encode(Stored("msgpack", before), Stored("msgpack", after)) == whole
+    assert (bytes(before), bytes(after)) == (old, new)
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"message" * 4, b"another" * 3]), max_size=12), st.data())
+def test_a_delta_of_values_that_share_pieces_is_that_of_their_bytes(pieces: list[bytes], draws: st.DataObject) -> None:
+    kept = pieces[: draws.draw(st.integers(0, len(pieces)))]
+    old, new = (
+        [b"\xdc\x00\x20", *pieces],
+        [draws.draw(st.sampled_from([b"\xdc\x00\x20", b"\xdc\x00\x21"])), *kept, b"new"],
+    )
+    whole = deltas.encode(stored(Value("msgpack", b"".join(old))), Value("msgpack", b"".join(new)))
+    assert deltas.encode(Stored("msgpack", Rope(*old)), Stored("msgpack", Rope(*new))) == whole
 
 
 @pytest.mark.parametrize("start", [b"\xdc\x00\x03", b"\xdd\x00\x00\x00\x03", b"\xde\x00\x01", b"\xdf\x00\x00\x00\x01"])

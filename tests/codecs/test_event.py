@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import checkpoints, exact, examples, ids, listed, messages, names, stored_values, successors, texts, types
 
-from foldpoint.codecs.delta import Stored
 from foldpoint.codecs.event import (
     CHECKPOINT,
     FILLER,
@@ -28,7 +27,7 @@ from foldpoint.codecs.event import (
     fold_writes,
     unpack_event,
 )
-from foldpoint.codecs.model import Carried, Checkpoint, Header, Value, Write
+from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Write
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, pack, unpack
 

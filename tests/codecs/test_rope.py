@@ -30,6 +30,41 @@ def test_any_chain_of_splices_gives_the_bytes_that_slicing_gives(data: st.DataOb
     assert bytes(rope) == expected
 
 
+parts = st.lists(st.sampled_from([b"", b"a", b"ab", b"abc" * 3]), max_size=6)
+
+
+@given(parts, parts, st.data())
+def test_pieces_tell_what_two_ropes_share_and_never_more(
+    one: list[bytes], another: list[bytes], data: st.DataObject
+) -> None:
+    mine, theirs = b"".join(one), b"".join(another)
+    skip, start = data.draw(st.integers(0, len(mine))), data.draw(st.integers(0, len(theirs)))
+    shared = Rope(*one).shared(skip, Rope(*another), start)
+    assert mine[skip : skip + shared] == theirs[start : start + shared]
+    assert 0 <= shared <= min(len(mine) - skip, len(theirs) - start)
+    assert Rope(*one).equals(Rope(*another)) == (mine == theirs)
+
+
+@given(parts, st.data())
+def test_a_tail_is_what_follows_and_leaves_out_whole_pieces(pieces: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(pieces)
+    count = data.draw(st.integers(0, len(whole)))
+    tail, at = Rope(*pieces).tail(count)
+    assert tail[at:] == whole[count:]
+    assert at <= max(map(len, pieces), default=0)
+
+
+def test_what_is_shared_is_found_however_the_other_rope_was_joined() -> None:
+    pieces = [b"header", *(b"message %d" % n for n in range(20))]
+    whole = b"".join(pieces)
+    for mine, theirs in (
+        (Rope(*pieces), Rope(*pieces, b"more")),
+        (Rope(whole), Rope(*pieces)),
+        (Rope(*pieces), Rope(whole)),
+    ):
+        assert mine.shared(6, theirs, 6) == len(whole) - 6
+
+
 @pytest.mark.parametrize("appends", [1, 127, 128, 129, 1000])
 def test_many_appends_join_to_all_of_them(appends: int) -> None:
     rope = Rope(b"")

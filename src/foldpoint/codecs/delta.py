@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from foldpoint.codecs.model import Value
+from foldpoint.codecs.model import Stored, Value
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed
 
@@ -24,13 +24,6 @@ DEFAULT_TYPE = "msgpack"
 _DEFAULTS: tuple[Any, ...] = (b"", 0, 0, 0, None, None)
 _WORTH_KEEPING = 12
 """Keeping fewer bytes of the old value than this costs more than it saves."""
-
-
-class Stored(NamedTuple):
-    """A channel's value in a folded state."""
-
-    type: str
-    data: Rope
 
 
 class Splice(NamedTuple):
@@ -98,29 +91,32 @@ def _common_suffix(a: bytes, b: bytes, limit: int) -> int:
     return shared
 
 
-def splice(old: bytes, new: bytes) -> Splice:
-    """The splice that makes `new` of `old`."""
+def splice(old: Rope, new: Rope) -> Splice:
+    """The splice that makes `new` of `old`. What the two share in whole pieces is not looked at byte by byte."""
     start, skip, grow = 0, 0, 0
-    was, now = _container(old), _container(new)
+    was, now = _container(old.start(5)), _container(new.start(5))
     if was and now and was.kind == now.kind and was.entries != now.entries:
         start, skip, grow = now.size, was.size, now.entries - was.entries
-    shorter = min(len(old) - skip, len(new) - start)
-    prefix = _common_prefix(old, skip, new, start, shorter)
-    suffix = _common_suffix(old, new, shorter - prefix)
-    if prefix + suffix < _WORTH_KEEPING:
-        return Splice(new, None)
-    return Splice(new[start + prefix : len(new) - suffix], len(old) - skip - prefix - suffix, suffix, grow)
+    shared = old.shared(skip, new, start)
+    before, i = old.tail(skip + shared)
+    after, j = new.tail(start + shared)
+    shorter = min(len(before) - i, len(after) - j)
+    prefix = _common_prefix(before, i, after, j, shorter)
+    suffix = _common_suffix(before, after, shorter - prefix)
+    if shared + prefix + suffix < _WORTH_KEEPING:
+        return Splice(bytes(new), None)
+    return Splice(after[j + prefix : len(after) - suffix], len(before) - i - prefix - suffix, suffix, grow)
 
 
-def encode(old: Stored | None, new: Value) -> list[Any] | None:
+def encode(old: Stored | None, new: Value | Stored) -> list[Any] | None:
     """The delta from `old` to `new`; None if they are equal."""
+    type_, data = Stored.of(new)
     if old is None:
-        return _trim([new.data, 0, 0, 0, None if new.type == DEFAULT_TYPE else new.type, None])
-    before = bytes(old.data)
-    type_change = None if new.type == old.type else new.type
-    if type_change is None and before == new.data:
+        return _trim([bytes(data), 0, 0, 0, None if type_ == DEFAULT_TYPE else type_, None])
+    type_change = None if type_ == old.type else type_
+    if type_change is None and old.data.equals(data):
         return None
-    return _trim([*splice(before, new.data), type_change, None])
+    return _trim([*splice(old.data, data), type_change, None])
 
 
 def _trim(fields: list[Any]) -> list[Any]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foldpoint.codecs import delta as deltas
-from foldpoint.codecs.delta import Stored
 from foldpoint.codecs.header import (
     EMPTY,
     apply_header,
@@ -26,7 +25,7 @@ from foldpoint.codecs.header import (
     pack_id,
     unpack_id,
 )
-from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Value, Write
+from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Write
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, compress, decompress, pack, unpack
 

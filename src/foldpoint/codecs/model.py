@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from foldpoint.codecs.rope import Rope
 
 Version = str | int | float
 Scalar = str | int | float | bool | None
@@ -20,6 +23,17 @@ class Value(NamedTuple):
 
     type: str
     data: bytes
+
+
+class Stored(NamedTuple):
+    """A serialized value of a state, in pieces that it may share with other values."""
+
+    type: str
+    data: Rope
+
+    @classmethod
+    def of(cls, value: Value | Stored) -> Stored:
+        return value if isinstance(value, Stored) else cls(value.type, Rope(value.data))
 
 
 class Write(NamedTuple):
@@ -62,7 +76,7 @@ class Checkpoint:
     """
 
     header: Header
-    channels: dict[str, Value]
+    channels: Mapping[str, Value | Stored]
     labels: dict[str, Scalar] = field(default_factory=dict)
     metadata: Value | None = None
     carried: dict[str, Carried] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Bytes made of shared pieces.
 
 Folding a thousand appends onto a large value must not copy it a thousand times: a splice takes the pieces it keeps
-and adds one. `bytes(rope)` joins them once and remembers.
+and adds one. `bytes(rope)` joins them once and remembers. What two ropes share is found by looking at whole pieces.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ class Rope:
 
     __slots__ = ("_pieces", "_size")
 
-    def __init__(self, data: bytes) -> None:
-        self._pieces: tuple[Piece, ...] = (data,)
-        self._size = len(data)
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces: tuple[Piece, ...] = pieces or (b"",)
+        self._size = sum(map(len, pieces))
+
+    @property
+    def joined(self) -> bool:
+        """Whether there is only one piece."""
+        return len(self._pieces) == 1
 
     def __len__(self) -> int:
         return self._size
@@ -39,6 +44,41 @@ class Rope:
                 break
         return found
 
+    def tail(self, count: int) -> tuple[bytes, int]:
+        """(data, at): data[at:] is all but the first `count` bytes. Pieces that end before it are left out."""
+        pieces = self._pieces
+        first = 0
+        while first < len(pieces) and len(pieces[first]) <= count:
+            count -= len(pieces[first])
+            first += 1
+        return b"".join(pieces[first:]), count
+
+    def shared(self, skip: int, other: Rope, start: int) -> int:
+        """How many bytes self[skip:] and other[start:] have in common at their start: at least so many.
+
+        Exact to a piece where the two are made of the same pieces, or one of them of a single one.
+        """
+        mine, theirs = self._pieces, other._pieces
+        if len(mine) == 1:
+            return _leading(mine[0], skip, _drop_front(theirs, start))
+        if len(theirs) == 1:
+            return _leading(theirs[0], start, _drop_front(mine, skip))
+        found = 0
+        for one, another in zip(_drop_front(mine, skip), _drop_front(theirs, start), strict=False):
+            if one is not another and (len(one) != len(another) or one != another):
+                break
+            found += len(one)
+        return found
+
+    def equals(self, other: Rope) -> bool:
+        """Whether both are the same bytes."""
+        if len(self) != len(other):
+            return False
+        shared = self.shared(0, other, 0)
+        mine, at = self.tail(shared)
+        theirs, other_at = other.tail(shared)
+        return mine[at:] == theirs[other_at:]
+
     def splice(self, head: bytes, skip: int, removed: int, suffix: int, body: bytes) -> Rope:
         """head + self[skip : size - removed - suffix] + body + self[size - suffix :].
 
@@ -58,6 +98,16 @@ class Rope:
         if len(pieces) > _MAX_PIECES:
             bytes(rope)
         return rope
+
+
+def _leading(whole: Piece, at: int, pieces: tuple[Piece, ...]) -> int:
+    """How many bytes of `whole`, from `at` on, are the first of the pieces."""
+    found = 0
+    for piece in pieces:
+        if not isinstance(whole, bytes) or not whole.startswith(piece, at + found):
+            break
+        found += len(piece)
+    return found
 
 
 def _keep_front(pieces: tuple[Piece, ...], size: int, count: int) -> tuple[Piece, ...]:

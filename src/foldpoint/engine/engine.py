@@ -12,12 +12,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-from foldpoint.codecs.delta import Stored
 from foldpoint.codecs.envelope import Cipher
 from foldpoint.codecs.event import encode_checkpoint, encode_writes
 from foldpoint.codecs.head import Head
-from foldpoint.codecs.model import Carried, Checkpoint, Write
-from foldpoint.codecs.rope import Rope
+from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock, SystemClock
 from foldpoint.engine.fold import Entry, Slice
@@ -128,9 +126,10 @@ class Engine:
         before = slice_.state(base) if base is not None else {}
         state = {}
         for name, value in checkpoint.channels.items():
-            old = before.get(name)
-            same = old is not None and old.type == value.type and bytes(old.data) == value.data
-            state[name] = old if same and old is not None else Stored(value.type, Rope(value.data))
+            old, new = before.get(name), Stored.of(value)
+            # A value in pieces is kept in them: the next one is likely to share them.
+            same = old is not None and new.data.joined and old.type == new.type and old.data.equals(new.data)
+            state[name] = old if same and old is not None else new
         latest = slice_.checkpoints[slice_.latest_id]
         slice_.forget_states(latest)
         slice_.put_state(seq, state)

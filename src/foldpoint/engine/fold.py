@@ -13,7 +13,6 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
-from foldpoint.codecs.delta import Stored
 from foldpoint.codecs.event import (
     CHECKPOINT,
     FILLER,
@@ -24,7 +23,7 @@ from foldpoint.codecs.event import (
     fold_state,
     fold_writes,
 )
-from foldpoint.codecs.model import Value, Write
+from foldpoint.codecs.model import Stored, Value, Write
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
 from foldpoint.errors import CorruptRecord

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from foldpoint.codecs.delta import Stored
 from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, SPAN, Unsupported, context_of, open_record
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, Folded, unpack_event
 from foldpoint.codecs.head import Head, decode_head
-from foldpoint.codecs.model import Write
+from foldpoint.codecs.model import Stored, Write
 from foldpoint.codecs.segment import Segment, SnapshotRef, Span, decode_segment, decode_span
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
