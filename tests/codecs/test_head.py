@@ -39,6 +39,7 @@ heads = st.builds(
     extents,
     extents,
     numbers,
+    numbers,
     st.lists(st.builds(DeadEpoch, epochs, extents, extents, numbers), max_size=3).map(tuple),
     st.none() | st.integers(1, 1 << 40),
     numbers,
@@ -60,7 +61,7 @@ def test_a_head_is_small_however_long_its_stream() -> None:
     extent = Extent(most, most, (most, most, most))
     level = Level(most, most, most, most)
     head = replace(EXAMPLE, sealed=most, segments=most, snapshots=most, snapshot=ref, snapshot_bytes=most, logged=most)
-    head = replace(head, kept=ref, kept_logged=most, cleaned=extent, mark=extent, marked_at=most)
+    head = replace(head, kept=ref, kept_logged=most, cleaned=extent, mark=extent, marked_at=most, emptied=most)
     head = replace(head, segment_bytes=most, merged=(level, level))
     assert len(encode_head(head)) < 400
 
@@ -81,7 +82,7 @@ def test_every_truncation_is_malformed() -> None:
             decode_head(encoded[:size])
 
 
-@pytest.mark.parametrize("at", range(21))
+@pytest.mark.parametrize("at", range(22))
 def test_a_head_that_lacks_a_field_is_malformed(at: int) -> None:
     fields = unpack(encode_head(EXAMPLE))
     del fields[at]

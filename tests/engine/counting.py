@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from foldpoint.engine.records import Capabilities, HeadRecord, RecordStore
 
-ROUND_TRIPS = ("create", "get_many", "get_head", "swap", "heads", "extend", "remove_many")
+ROUND_TRIPS = ("create", "get_many", "get_head", "swap", "heads", "extend", "remove_many", "empty_many")
 
 
 class CountingStore:
@@ -56,6 +56,10 @@ class CountingStore:
     def remove_many(self, keys: Iterable[bytes]) -> None:
         self.calls["remove_many"] += 1
         self.inner.remove_many(keys)
+
+    def empty_many(self, keys: Iterable[bytes]) -> None:
+        self.calls["empty_many"] += 1
+        self.inner.empty_many(keys)
 
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
         self.calls["keys"] += 1

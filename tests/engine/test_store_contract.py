@@ -404,6 +404,23 @@ class TestRemove:
         assert store.get_head(b"k") == head(key=b"k")
 
 
+class TestEmpty:
+    def test_emptied_records_hold_their_keys_and_nothing_else(self, store: RecordStore) -> None:
+        store.create([(b"a", b"1"), (b"b", bytes(9000)), (b"c", b"3")], ttl=None)
+        store.empty_many([b"a", b"b", b"missing", b"a"])
+        assert store.get_many([b"a", b"b", b"c", b"missing"]) == [b"", b"", b"3", None]
+        assert store.create([(b"a", b"new"), (b"b", bytes(9000))], ttl=None) == [False, False]
+        assert sorted(store.keys()) == [b"a", b"b", b"c"]
+        store.remove_many([b"a", b"b"])
+        assert store.create([(b"a", b"new"), (b"b", bytes(9000))], ttl=None) == [True, True]
+
+    def test_many_are_emptied_in_one_call_from_any_iterable(self, store: RecordStore) -> None:
+        store.empty_many([])
+        store.create([(b"k%d" % n, b"v") for n in range(MANY)], ttl=None)
+        store.empty_many(b"k%d" % n for n in range(1, MANY))
+        assert store.get_many([b"k%d" % n for n in range(MANY)]) == [b"v", *[b""] * (MANY - 1)]
+
+
 class TestExpiry:
     """A TTL of 3 s is over after 5: a store may round up, and a server needs a moment."""
 
@@ -457,6 +474,13 @@ class TestExpiry:
         harness.advance(5)
         assert store.get_head(b"h") is None
         assert get(store, b"k") is None
+
+    def test_emptying_a_record_leaves_its_expiry(self, store: RecordStore, harness: Harness) -> None:
+        store.create([(b"a", b"v"), (b"b", bytes(9000))], ttl=3)
+        put(store, b"forever", b"v")
+        store.empty_many([b"a", b"b", b"forever"])
+        harness.advance(5)
+        assert store.get_many([b"a", b"b", b"forever"]) == [None, None, b""]
 
     def test_extend_counts_from_now_for_records_and_heads(self, store: RecordStore, harness: Harness) -> None:
         store.create([(b"k", b"v"), (b"left", b"v")], ttl=3)
@@ -538,6 +562,7 @@ class TestLife:
             lambda store: store.extend([], ttl=None),
             lambda store: store.remove_many([b"k"]),
             lambda store: store.remove_many([]),
+            lambda store: store.empty_many([b"k"]),
             lambda store: list(store.keys()),
             lambda store: store.reclaim(),
         ],

@@ -57,8 +57,9 @@ class Head:
     of level 1 were written, of `segment_bytes` bytes; merged: levels 2 and up. snapshots: numbers taken so far.
     snapshot: the one that latest is read from, of `snapshot_bytes` bytes (while there is none: what one would have
     weighed when that was last looked at); logged: bytes of segments since. kept / kept_logged: the last snapshot that
-    stays for reading history, and bytes of segments since. cleaned: what is removed of superseded records; mark: what
-    was superseded at `marked_at` and goes next. ttl: seconds, as of `extended_at`. Times are seconds since 1970.
+    stays for reading history, and bytes of segments since. cleaned: what is removed of superseded records; mark:
+    what was superseded at `marked_at` and goes next. emptied: events up to this number have no content any more, and
+    may still hold their numbers. ttl: seconds, as of `extended_at`. Times are seconds since 1970.
     """
 
     thread_id: str
@@ -79,6 +80,7 @@ class Head:
     cleaned: Extent = field(default_factory=Extent)
     mark: Extent = field(default_factory=Extent)
     marked_at: int = 0
+    emptied: int = 0
     dead: tuple[DeadEpoch, ...] = ()
     ttl: int | None = None
     extended_at: int = 0
@@ -158,6 +160,7 @@ def encode_head(head: Head) -> bytes:
             _pack_extent(head.cleaned),
             _pack_extent(head.mark),
             head.marked_at,
+            head.emptied,
             [[d.epoch, _pack_extent(d.cleaned), _pack_extent(d.extent), d.since] for d in head.dead],
             head.ttl,
             head.extended_at,
@@ -171,7 +174,7 @@ def decode_head(data: bytes) -> Head:
         fields = unpack(data)
         thread_id, namespace, epoch, window, deleted, sealed, segments, segment_bytes, merged = fields[:9]
         snapshots, snapshot, snapshot_bytes, logged, kept, kept_logged = fields[9:15]
-        cleaned, mark, marked_at, dead, ttl, extended_at = fields[15:]
+        cleaned, mark, marked_at, emptied, dead, ttl, extended_at = fields[15:]
         return Head(
             thread_id=thread_id,
             namespace=namespace,
@@ -191,6 +194,7 @@ def decode_head(data: bytes) -> Head:
             cleaned=_unpack_extent(cleaned),
             mark=_unpack_extent(mark),
             marked_at=marked_at,
+            emptied=emptied,
             dead=tuple(DeadEpoch(d[0], _unpack_extent(d[1]), _unpack_extent(d[2]), d[3]) for d in dead),
             ttl=ttl,
             extended_at=extended_at,

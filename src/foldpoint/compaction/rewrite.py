@@ -24,7 +24,7 @@ from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.log import Log
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict
+from foldpoint.errors import Conflict, CorruptRecord
 
 _ATTEMPTS = 64
 _NEVER_CARRIED = frozenset({"__pregel_tasks", "__start__"})
@@ -88,14 +88,19 @@ def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
                 return
             log.create_stream(None)
             continue
-        if select(_in_log_order(History(log.reader, view))) is None:
-            return
-        log.fill(view, view.head.slots[-1])
-        history = History(log.reader, view)
-        chosen = select(_in_log_order(history))
-        if chosen is None:
-            return
-        head = _new_epoch(log, view, history, chosen)
+        try:
+            if select(_in_log_order(History(log.reader, view))) is None:
+                return
+            log.fill(view, view.head.slots[-1])
+            history = History(log.reader, view)
+            chosen = select(_in_log_order(history))
+            if chosen is None:
+                return
+            head = _new_epoch(log, view, history, chosen)
+        except CorruptRecord:
+            if not log.moved():
+                raise
+            continue
         if log.swap(head, view.revision) or _was_swapped(log, head.epoch):
             log.view = None
             return

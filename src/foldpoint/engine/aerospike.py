@@ -183,6 +183,17 @@ class AerospikeStore:
         for some in pieces(keys):
             self._remove_all(some)
 
+    @verb
+    def empty_many(self, keys: Iterable[bytes]) -> None:
+        policy = {
+            "ttl": aerospike.TTL_DONT_UPDATE,
+            "exists": aerospike.POLICY_EXISTS_UPDATE,
+            "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL,
+        }
+        for some in pieces(keys):
+            emptied = [operations.write(VALUE, bytearray())]
+            self._send_all({key: Write(self._log_key(key), emptied, policy=policy) for key in some})
+
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
         self._link.require_open()
         check_partition(partition)
@@ -200,7 +211,7 @@ class AerospikeStore:
     def _read_configuration(self) -> None:
         self._settings = read_settings(self._client, self._namespace)
         self._capabilities = Capabilities(
-            max_record=largest_value(self._settings), durable_removes=False, ttl=expires(self._settings)
+            max_record=largest_value(self._settings), ordered=False, ttl=expires(self._settings)
         )
 
     def _expiry(self, ttl: int | None) -> int:

@@ -83,6 +83,17 @@ class Engine:
             self.store, self.settings, cipher=cipher, allow_plain=allow_plain, clock=self.clock, metrics=self.metrics
         )
 
+    def on(self, store: RecordStore, metrics: Metrics | None = None) -> Engine:
+        """An engine that works as this one does on another store, and counts in `metrics`, by default in the same."""
+        return Engine(
+            store,
+            self.settings,
+            cipher=self.io.cipher,
+            allow_plain=self.io.allow_plain,
+            clock=self.clock,
+            metrics=metrics or self.metrics,
+        )
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def put(self, thread_id: str, namespace: str, checkpoint: Checkpoint, *, ttl: int | None = None) -> int:
@@ -109,8 +120,11 @@ class Engine:
         """Log one task's pending writes for a checkpoint, which need not have arrived; durable when it returns.
 
         A write whose task and index are there already has no effect, unless its index is negative: then it replaces.
+        Returns how many events the tail holds. Raises ValueError unless there are writes, all of one task.
         """
         listed = list(writes)
+        if len({(write.task_id, write.task_path) for write in listed}) != 1:
+            raise ValueError(f"checkpoint {checkpoint_id}: expected writes of one task, got {len(listed)} writes")
 
         def encode(seq: int, slice_: Slice) -> bytes:
             return encode_writes(seq, checkpoint_id, listed, slice_.base_of(checkpoint_id))

@@ -103,7 +103,8 @@ def merge_writes(logged: Iterable[list[Write]]) -> list[Write]:
 class Slice:
     """Events of a stream and what they fold to. Not thread-safe: its stream's lock guards it.
 
-    `covers`: up to this sequence number the events are a snapshot's, after it they are the log's own.
+    `covers`: up to this sequence number the events are a snapshot's, after it they are the log's own. `earlier`: where
+    it asks for what lies before it.
     `whole_from`: every event about this or a greater checkpoint id is in the slice.
     """
 
@@ -117,7 +118,7 @@ class Slice:
         self.latest_id = ""
         self.size = 0
         self._state_bytes = 0
-        self._earlier = earlier or Nothing(epoch)
+        self.earlier = earlier or Nothing(epoch)
         self._writes_of: dict[str, list[int]] = {}
         self._folded: dict[int, Folded] = {}
         self._states: dict[int, State] = {}
@@ -160,7 +161,7 @@ class Slice:
         if all(seq <= last for seq in self.events):
             return self
         start = [event for seq, event in self.events.items() if seq <= self.covers]
-        shorter = Slice(self.epoch, start, covers=self.covers, earlier=self._earlier)
+        shorter = Slice(self.epoch, start, covers=self.covers, earlier=self.earlier)
         for seq in sorted(seq for seq in self.events if self.covers < seq <= last):
             shorter.add(self.events[seq])
         return shorter
@@ -220,7 +221,7 @@ class Slice:
         twin = Slice.__new__(Slice)
         twin.__dict__.update({name: copy(value) for name, value in self.__dict__.items()})
         twin._writes_of = {checkpoint_id: list(seqs) for checkpoint_id, seqs in self._writes_of.items()}
-        twin._earlier = self._earlier
+        twin.earlier = self.earlier
         return twin
 
     def base(self, seq: int) -> Base:
@@ -234,7 +235,7 @@ class Slice:
         while at is not None and at not in self._folded:
             event = self.events.get(at)
             if event is None:
-                self._folded[at] = self._earlier.folded(at)
+                self._folded[at] = self.earlier.folded(at)
                 break
             chain.append(self._checkpoint(event))
             at = event.base
@@ -258,7 +259,7 @@ class Slice:
                 break
             event = self.events.get(at)
             if event is None:
-                state = self._states[at] = self._earlier.state(at)
+                state = self._states[at] = self.earlier.state(at)
                 break
             chain.append(self._checkpoint(event))
             at = event.base
@@ -299,14 +300,14 @@ class Slice:
         """The payload as it was logged (a snapshot's is another), b"" for a filler."""
         event = self.events.get(seq)
         if event is None or seq <= self.covers:
-            return self._earlier.payload(seq)
+            return self.earlier.payload(seq)
         return event.payload
 
     def writes(self, seq: int) -> list[Write]:
         if seq not in self._writes:
             event = self.events.get(seq)
             if event is None:
-                return self._earlier.writes(seq)
+                return self.earlier.writes(seq)
             if event.kind in (CHECKPOINT, FILLER):
                 raise CorruptRecord(keys.event(self.epoch, seq), "referred to as writes, and is something else")
             base = None if event.base is None else self.base(event.base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from foldpoint.codecs.head import LEVELS, Extent, Head
 from foldpoint.codecs.segment import SnapshotRef
@@ -12,6 +13,12 @@ from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 
 _BATCH = 512
+
+
+def event_keys(epoch: bytes, after: int, until: int) -> Iterator[list[bytes]]:
+    """Of the events after one number up to another, in batches."""
+    for first in range(after + 1, until + 1, _BATCH):
+        yield [keys.event(epoch, seq) for seq in range(first, min(first + _BATCH, until + 1))]
 
 
 def superseded_keys(io: RecordIO, epoch: bytes, after: Extent, until: Extent) -> Iterator[list[bytes]]:
@@ -41,7 +48,7 @@ def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[byt
 
 
 def _starts(reader: Reader, head: Head, runs: list[tuple[int, int, int]]) -> set[SnapshotRef]:
-    layout = Layout(head.epoch, tuple(runs))
+    layout = replace(Layout.of(head), runs=tuple(runs))
     return {span.start for span in reader.spans(layout, len(layout), present=True) if span.start is not None}
 
 

@@ -21,7 +21,7 @@ class RecordIO:
     def __init__(self, store: RecordStore, cipher: Cipher | None, allow_plain: bool = False) -> None:
         self.store = store
         self.cipher = cipher
-        self._allow_plain = allow_plain
+        self.allow_plain = allow_plain
 
     @property
     def part_size(self) -> int:
@@ -33,7 +33,7 @@ class RecordIO:
     def open(self, key: bytes, record: bytes, *kinds: int) -> Opened:
         """Raises CorruptRecord or UnsupportedFormat with the key."""
         try:
-            return envelope.open_record(key, record, self.cipher, kinds=kinds, allow_plain=self._allow_plain)
+            return envelope.open_record(key, record, self.cipher, kinds=kinds, allow_plain=self.allow_plain)
         except envelope.Unsupported as error:
             raise UnsupportedFormat(key, str(error)) from error
         except Malformed as error:

@@ -21,8 +21,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The segments that make up the sealed log. `runs`: (level, first index, end index), oldest first."""
+    """The segments that make up the sealed log of the stream whose head lies under `stream`.
 
+    `runs`: (level, first index, end index), oldest first.
+    """
+
+    stream: bytes
     epoch: bytes
     runs: tuple[tuple[int, int, int], ...]
 
@@ -31,7 +35,8 @@ class Layout:
         ends = [head.segments, *(level.count for level in head.merged)]
         starts = [*(level.reach for level in head.merged), 0]
         levels = range(len(ends), 0, -1)
-        return cls(head.epoch, tuple((level, starts[level - 1], ends[level - 1]) for level in levels))
+        stream = keys.head(head.thread_id, head.namespace)
+        return cls(stream, head.epoch, tuple((level, starts[level - 1], ends[level - 1]) for level in levels))
 
     def __len__(self) -> int:
         return sum(end - first for _, first, end in self.runs)

@@ -68,11 +68,12 @@ class Log:
             try:
                 slice_ = self._slice(head)
             except CorruptRecord:
-                # The log may have been rewritten between the two reads; then the head has moved on.
-                again = self.io.store.get_head(self.key)
-                if again is not None and again.revision == record.revision:
+                # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
+                if not self._has_moved(record.revision):
                     raise
                 continue
+            if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
+                continue  # held up: what it named may be removed by now, and a removed slot looks like a free one
             last = max((seq for seq in slice_.events if seq > head.sealed), default=head.sealed)
             self.view = View(head, record.revision, read_at, slice_, last)
             return self.view
@@ -80,13 +81,17 @@ class Log:
 
     def moved(self) -> bool:
         """Whether the head is another by now than the view's: what could not be read may have been moved."""
+        return self.view is None or self._has_moved(self.view.revision)
+
+    def _has_moved(self, revision: int) -> bool:
         record = self.io.store.get_head(self.key)
-        return self.view is None or record is None or record.revision != self.view.revision
+        return record is None or record.revision != revision
 
     def _slice(self, head: Head) -> Slice:
         view = self.view
         if view is None or head.deleted or not _continues(view, head):
             return self.reader.newest(head)
+        self.reader.follow(view.slice, head)
         self.reader.add_slots(view.slice, head.slots)
         return view.slice
 
@@ -135,7 +140,14 @@ class Log:
             if seq not in view.head.slots:
                 self.seal()
                 continue
-            payload = encode(seq, view.slice)
+            try:
+                payload = encode(seq, view.slice)
+            except CorruptRecord:
+                # What it is based on may have been moved with its epoch.
+                if not self.moved():
+                    raise
+                self.view = None
+                continue
             if not self._create(view, seq, payload) and not self._is_own(view, seq, payload):
                 continue
             if not self._is_fresh(view):
@@ -188,7 +200,13 @@ class Log:
 
     def _is_own(self, view: View, seq: int, payload: bytes) -> bool:
         """The number was taken: take in what stands there and around it. True if it is the very event to be put."""
-        self.reader.add_slots(view.slice, view.head.slots)
+        try:
+            self.reader.add_slots(view.slice, view.head.slots)
+        except CorruptRecord:
+            # Sealed and emptied meanwhile, by another process.
+            if not self.moved():
+                raise
+            return self._recheck(view, seq, payload) is not None
         view.last = max(view.last, max(view.slice.events, default=0))
         taken = view.slice.events.get(seq)
         if taken is None or taken.payload == FILLER_PAYLOAD:
@@ -220,8 +238,13 @@ class Log:
             view = self.load()
             if view is None or view.head.deleted or view.tail == 0:
                 return False
-            self.fill(view, view.last)
-            sealed = self.sealer.advance(view)
+            try:
+                self.fill(view, view.last)
+                sealed = self.sealer.advance(view)
+            except CorruptRecord:
+                if not self.moved():
+                    raise
+                continue
             if self.swap(sealed.head, view.revision):
                 self.view = replace(sealed, revision=view.revision + 1)
                 self.metrics.add(seals=1)

@@ -21,7 +21,7 @@ class MemoryStore:
     """A `RecordStore` of two dicts behind one lock. `max_record` in bytes; `clock` gives seconds."""
 
     def __init__(self, max_record: int = 64 * MIB, clock: Callable[[], float] = time.time) -> None:
-        self._capabilities = Capabilities(max_record=max_record, durable_removes=True, ttl=True)
+        self._capabilities = Capabilities(max_record=max_record, ordered=True, ttl=True)
         self._clock = clock
         self._lock = Lock()
         self._log: dict[bytes, tuple[bytes, float | None]] = {}  # value, expiry
@@ -86,6 +86,14 @@ class MemoryStore:
         with self._lock:
             for key in doomed:
                 self._log.pop(key, None)
+
+    def empty_many(self, keys: Iterable[bytes]) -> None:
+        self._require_open()
+        emptied = list(keys)
+        with self._lock:
+            for key in emptied:
+                if (entry := self._log.get(key)) and self._is_live(entry[1]):
+                    self._log[key] = (b"", entry[1])
 
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
         self._require_open()

@@ -12,7 +12,7 @@ from foldpoint.codecs.model import Stored, Write
 from foldpoint.codecs.segment import Segment, SnapshotRef, Span, decode_segment, decode_span
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
-from foldpoint.engine.fold import Slice
+from foldpoint.engine.fold import Earlier, Nothing, Slice
 from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.records import HeadRecord
@@ -60,6 +60,24 @@ class Reader:
         self._add_segments(slice_, segment_keys, [*islice(found, len(segment_keys))])
         self._open_slots(slice_, dict(zip(slots, found, strict=True)))
         return slice_
+
+    def earlier(self, head: Head) -> Earlier:
+        """What lies before the slice that latest is read from."""
+        if head.snapshot is None:
+            return Nothing(head.epoch)
+        layout = Layout.of(head)
+        return Before(self, layout, layout.after(head.snapshot.segments), head.snapshot.covers)
+
+    def moved(self, layout: Layout) -> Layout | None:
+        """Where the same log lies by now; None if nothing has moved, or if its epoch was left."""
+        record = self.io.store.get_head(layout.stream)
+        now = Layout.of(read_head(record)) if record else layout
+        return now if now.epoch == layout.epoch and now != layout else None
+
+    def follow(self, slice_: Slice, head: Head) -> None:
+        """Let a slice ask for what lies before it where the head says: it may have been merged since."""
+        if isinstance(slice_.earlier, Before) and slice_.earlier.layout != Layout.of(head):
+            slice_.earlier = self.earlier(head)
 
     def add_slots(self, slice_: Slice, slots: Iterable[int]) -> None:
         """Read those of the slots that the slice does not hold, and take in the events that are there."""
@@ -174,7 +192,7 @@ class Reader:
         if ref is None:
             return Slice(layout.epoch)
         events = [unpack_event(seq, payload) for seq, payload in self._open_snapshot(layout.epoch, ref, parts).events]
-        return Slice(layout.epoch, events, covers=ref.covers, earlier=Earlier(self, layout, end, ref.covers, last))
+        return Slice(layout.epoch, events, covers=ref.covers, earlier=Before(self, layout, end, ref.covers, last))
 
     def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> Segment:
         part_keys = keys.snapshot_parts(epoch, ref)
@@ -225,6 +243,8 @@ class Reader:
 
     def _open_event(self, slice_: Slice, seq: int, record: bytes) -> Event:
         key = keys.event(slice_.epoch, seq)
+        if not record:
+            raise CorruptRecord(key, "empty, although it is in no segment")
         opened = self.io.open(key, record, EVENT)
         try:
             depth, at = opened.depth()
@@ -234,7 +254,7 @@ class Reader:
             raise CorruptRecord(key, str(error)) from error
 
 
-class Earlier:
+class Before:
     """What lies before a slice, up to number `covers`, read when it is asked for.
 
     end: a position beyond the segment that holds `covers`. recent: the record of the slice's last segment, where it is
@@ -247,16 +267,25 @@ class Earlier:
         self._reader = reader
         self._recent = recent or {}
         self._payloads: dict[int, bytes] = {}
-        self._layout = layout
+        self.layout = layout
         self._end = end
         self._covers = covers
         self._slice: Slice | None = None
 
     def _before(self, seq: int) -> Slice:
+        if self._slice is not None:
+            return self._slice
+        try:
+            self._slice = next(self._reader.before(self.layout, self._end, self._covers), None)
+        except CorruptRecord:
+            # Segments may have been merged, and removed, since the head was read.
+            now = self._reader.moved(self.layout)
+            if now is None:
+                raise
+            self.layout, self._end = now, len(now)
+            return self._before(seq)
         if self._slice is None:
-            self._slice = next(self._reader.before(self._layout, self._end, self._covers), None)
-        if self._slice is None:
-            raise CorruptRecord(keys.event(self._layout.epoch, seq), "referred to, and not in the log")
+            raise CorruptRecord(keys.event(self.layout.epoch, seq), "referred to, and not in the log")
         return self._slice
 
     def payload(self, seq: int) -> bytes:

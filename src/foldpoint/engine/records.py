@@ -22,12 +22,13 @@ class Capabilities:
     """What a store can do.
 
     `max_record`: the largest value of a log record, in bytes; the engine splits what is larger.
-    `durable_removes`: a removed record stays removed after any crash.
+    `ordered`: after any crash the store is as it was at some moment: nothing that was written or removed later is so
+    without what came before. A store of several nodes is not.
     `ttl`: expiry is honoured; without it a `ttl` other than None is refused with ValueError.
     """
 
     max_record: int
-    durable_removes: bool
+    ordered: bool
     ttl: bool
 
 
@@ -86,6 +87,13 @@ class RecordStore(Protocol):
 
     def remove_many(self, keys: Iterable[bytes]) -> None:
         """Remove log records; missing ones are passed over."""
+        ...
+
+    def empty_many(self, keys: Iterable[bytes]) -> None:
+        """Replace the values of log records by b"", which gives their space back while the keys stay taken.
+
+        Missing ones are passed over; the expiry stays.
+        """
         ...
 
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:

@@ -11,8 +11,7 @@ from foldpoint.codecs.segment import Segment, SnapshotRef, Span, encode_segment
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
-from foldpoint.engine.layout import Layout
-from foldpoint.engine.reading import Earlier, Reader, add_segment
+from foldpoint.engine.reading import Reader, add_segment
 from foldpoint.engine.snapshot import SnapshotEvents, snapshot_events
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict
@@ -107,9 +106,7 @@ class Sealer:
         """The slice that begins with the snapshot just written, keeping the states that are known."""
         assert head.snapshot is not None
         start = [unpack_event(seq, payload) for seq, payload in snapshot]
-        layout = Layout.of(head)
-        earlier = Earlier(self.reader, layout, layout.after(head.segments), head.sealed)
-        slice_ = Slice(old.epoch, start, covers=head.sealed, earlier=earlier)
+        slice_ = Slice(old.epoch, start, covers=head.sealed, earlier=self.reader.earlier(head))
         for seq in slice_.checkpoints.values():
             slice_.put_state(seq, old.state(seq))
         for seq in sorted(seq for seq in old.events if seq > head.sealed):
