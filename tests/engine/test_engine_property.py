@@ -510,3 +510,11 @@ def test_deleting_a_thread_leaves_no_record_of_it_once_the_grace_is_over() -> No
     assert list(store.keys()) == []
     engine.put("t", "", numbered(0))
     assert numbers(Engine(store, clock=clock)) == [0]
+
+
+@pytest.mark.parametrize("tasks", [[], ["task", "other"]])
+def test_writes_of_no_task_or_of_several_are_refused(tasks: list[str]) -> None:
+    engine = Engine(MemoryStore())
+    engine.put("t", "", numbered(0))
+    with pytest.raises(ValueError, match=f"checkpoint {id_of(0)}: expected writes of one task"):
+        engine.put_writes("t", "", id_of(0), [write(0, task) for task in tasks])

@@ -142,6 +142,30 @@ def test_pydantic_models_and_mutated_containers_come_back(saver: FoldpointSaver)
 # -- large things ------------------------------------------------------------------------------------------------------
 
 
+PARENTS: list[Any] = [
+    {},
+    {"": "1f0"},
+    {"": "1f0", "tools:7|a": "1f1"},
+    {"": 1},
+    {1: "1f0"},
+    {"": None},
+    [],
+    "1f0",
+]
+
+
+@pytest.mark.parametrize("parents", PARENTS, ids=repr)
+def test_parents_come_back_whatever_they_are(saver: FoldpointSaver, parents: Any) -> None:
+    metadata = {"parents": parents, "parents:": "not LangGraph's", "parents:x": 1}
+    put(saver, put(saver), step=1, **metadata)
+    found = saver.get_tuple(config())
+    assert found is not None
+    assert {key: found.metadata[key] for key in metadata} == metadata  # type: ignore[literal-required]
+    for key, value in metadata.items():
+        assert len(ids(saver, config(), filter={key: value})) == 1
+    assert ids(saver, config(), filter={"parents:": "1f0"}) == []
+
+
 def test_large_metadata_and_large_writes_come_back(saver: FoldpointSaver) -> None:
     text = "".join(chr(32 + (n * 7919) % 90) for n in range(3_000_000))
     where = put(saver, None, {"a": 1}, note=text, notes=[text])

@@ -17,7 +17,7 @@ from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from foldpoint.codecs.event import Folded
-from foldpoint.codecs.model import Checkpoint, Header, Scalar, Value, Write
+from foldpoint.codecs.model import PARENTS, Checkpoint, Header, Scalar, Value, Write
 
 _HEADER_KEYS = {"v", "id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"}
 _INT_LIMIT = 1 << 62
@@ -76,12 +76,20 @@ def _listed(names: Sequence[str] | None) -> list[str] | None:
 
 
 def split_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, Scalar], dict[str, Any]]:
-    """(plain scalars, the rest)."""
+    """(labels, the rest). Labels are the plain scalars, and the parents of a subgraph's checkpoint one by one."""
     labels: dict[str, Scalar] = {}
     rest: dict[str, Any] = {}
     for key, value in metadata.items():
-        (labels if _is_label(value) else rest)[key] = value
+        if key == "parents" and _are_parents(value):
+            labels.update({PARENTS + namespace: checkpoint_id for namespace, checkpoint_id in value.items()})
+        else:
+            (labels if _is_label(value) and not key.startswith(PARENTS) else rest)[key] = value
     return labels, rest
+
+
+def _are_parents(value: Any) -> bool:
+    """Whether it is what LangGraph puts there, and not empty: checkpoint ids by namespace."""
+    return type(value) is dict and bool(value) and all(type(text) is str for text in (*value, *value.values()))
 
 
 def _is_label(value: Any) -> bool:
@@ -106,12 +114,14 @@ def from_writes(serde: SerializerProtocol, writes: Sequence[Write]) -> list[Pend
 
 def from_metadata(serde: SerializerProtocol, folded: Folded) -> CheckpointMetadata:
     rest = from_value(serde, folded.metadata) if folded.metadata else {}
-    return cast(CheckpointMetadata, {**folded.labels, **rest})
+    labels = {key: value for key, value in folded.labels.items() if not key.startswith(PARENTS)}
+    parents = {key.removeprefix(PARENTS): value for key, value in folded.labels.items() if key.startswith(PARENTS)}
+    return cast(CheckpointMetadata, {**labels, **({"parents": parents} if parents else {}), **rest})
 
 
 def matches(serde: SerializerProtocol, folded: Folded, wanted: Mapping[str, Any]) -> bool:
     """Whether the metadata has all of `wanted`; deserializes only if a wanted key is no plain scalar."""
-    if all(key in folded.labels for key in wanted):
+    if all(key in folded.labels and not key.startswith(PARENTS) for key in wanted):
         return all(folded.labels[key] == value for key, value in wanted.items())
     metadata = from_metadata(serde, folded)
     return all(metadata.get(key) == value for key, value in wanted.items())
