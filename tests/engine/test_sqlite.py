@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from foldpoint.engine import sqlite as module
+from foldpoint.engine import sqlite_file as module
 from foldpoint.engine.records import HeadRecord
-from foldpoint.engine.sqlite import SqliteStore, translate
+from foldpoint.engine.sqlite import SqliteStore
+from foldpoint.engine.sqlite_file import translate
 from foldpoint.errors import (
     StoreBusy,
     StoreFull,
@@ -333,6 +334,48 @@ assert store.get_many([b"0", b"small", b"big"]) == [b"v" * 300, b"v", bytes(500_
         with store._file.writing() as db:
             db.execute("INSERT INTO log VALUES (x'00', x'00', NULL)")
             raise KeyboardInterrupt
+
+
+class TestTogether:
+    """Threads that wait for one another share a transaction."""
+
+    def waiting(self, store: SqliteStore, calls: list[Callable[[], object]]) -> list[Future[object]]:
+        """The calls, each in a thread, let go at once when all of them wait."""
+        with ThreadPoolExecutor(len(calls)) as pool, store._file._turn():
+            made = [pool.submit(call) for call in calls]
+            while len(store._file._waiting) < len(calls):
+                time.sleep(0.001)
+            store._file._write_lock.release()
+            wait(made)
+            store._file._write_lock.acquire()
+        return made
+
+    def test_one_sync_serves_all_that_wait(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        began: list[bool] = []
+        begin = module.SqliteFile._begin
+        monkeypatch.setattr(module.SqliteFile, "_begin", lambda self, db: began.append(True) or begin(self, db))
+        keys = [b"%d" % (n // 2) for n in range(16)]  # each key twice
+        made = self.waiting(store, [lambda key=key: store.create([(key, b"v")], ttl=None) for key in keys])
+        assert len(began) == 1
+        for first, second in zip(made[::2], made[1::2], strict=True):
+            assert sorted([first.result(), second.result()]) == [[False], [True]]
+        assert sorted(store.keys()) == sorted(set(keys))
+
+    def test_one_that_fails_does_not_take_the_others_with_it(self, store: SqliteStore) -> None:
+        good = [lambda n=n: store.create([(b"%d" % n, b"v")], ttl=None) for n in range(4)]
+        made = self.waiting(store, [*good, lambda: store._file.together(lambda db: db.execute("no SQL"))])
+        assert [one.result() for one in made[:4]] == [[True]] * 4
+        with pytest.raises(StoreUnavailable, match="syntax"):
+            made[4].result()
+        assert sorted(store.keys()) == [b"0", b"1", b"2", b"3"]
+
+    def test_one_that_waited_too_long_is_not_done_later(self, path: Path) -> None:
+        store = SqliteStore(path, busy_timeout=0.05)
+        with store._file._turn(), ThreadPoolExecutor(1) as pool, pytest.raises(StoreBusy):
+            pool.submit(store.create, [(b"late", b"v")], ttl=None).result()
+        store.create([(b"k", b"v")], ttl=None)
+        assert list(store.keys()) == [b"k"]
+        store.close()
 
 
 class TestLocks:

@@ -1,0 +1,541 @@
+"""Connections to the SQLite file of a store: who may write when, what a fork and other processes must not meet.
+
+What can go wrong here, and what guards against it:
+
+* POSIX locks belong to the process: closing *any* descriptor of the file drops every lock SQLite holds on it. So
+  nothing in this module opens the file itself; sizes come from `stat`.
+* SQLite's own tables of locks are copied by a fork, and a child that opens the file again relies on locks it does not
+  have: the parent may then delete the write-ahead log under it. So no connection is open while the process forks.
+* A reader that is always there would keep the write-ahead log from being reused; writers trim it by force.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from foldpoint.engine.memory import MIB
+from foldpoint.errors import (
+    StoreBusy,
+    StoreFull,
+    StoreMismatch,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+APPLICATION_ID = 0x464C4450  # "FLDP", written to disk
+SCHEMA_VERSION = 1  # user_version, written to disk
+PAGE_SIZE = 2048
+MAX_CONNECTIONS = 8
+WAL_LIMIT = 16 * MIB
+CHECKPOINT_PATIENCE = 1.0  # seconds
+
+_DDL = (
+    "CREATE TABLE heads(key BLOB PRIMARY KEY, thread BLOB, revision INTEGER, value BLOB, expires INTEGER)"
+    " WITHOUT ROWID",
+    "CREATE INDEX heads_thread ON heads(thread)",
+    "CREATE TABLE log(key BLOB PRIMARY KEY, value BLOB, expires INTEGER) WITHOUT ROWID",
+    "CREATE TABLE large(id INTEGER PRIMARY KEY, body BLOB)",
+    "CREATE TRIGGER log_removed AFTER DELETE ON log WHEN typeof(old.value) = 'integer'"
+    " BEGIN DELETE FROM large WHERE id = old.value; END",
+    "CREATE TRIGGER log_replaced AFTER UPDATE OF value ON log WHEN typeof(old.value) = 'integer'"
+    " BEGIN DELETE FROM large WHERE id = old.value; END",
+)
+
+VACUUM_AT_COMMIT, VACUUM_ON_DEMAND = 1, 2  # modes of auto_vacuum: FULL and INCREMENTAL
+SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+
+# SQLite's result codes (the sqlite3 module names them from Python 3.11 on).
+_BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _PROTOCOL, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 15, 26
+_IOERR_WRITE, _READONLY_DBMOVED = 778, 1032
+
+_HELD = (StoreBusy, "it is in use; try again, or find what keeps a transaction open")
+_MEANINGS: dict[int, tuple[type[StoreUnavailable], str]] = {
+    _BUSY: _HELD,
+    _LOCKED: _HELD,
+    _PROTOCOL: _HELD,
+    _READONLY: (StoreReadOnly, "make the file and its directory writable"),
+    _READONLY_DBMOVED: (StoreUnavailable, "the file was moved or removed while open; open it again"),
+    _FULL: (StoreFull, "free space on the disk"),
+    _IOERR: (StoreUnavailable, "the disk failed; look at the system's log"),
+    _IOERR_WRITE: (StoreFull, "the file could not grow: look for a quota, a file-size limit or a failing disk"),
+    _CORRUPT: (StoreUnavailable, "the file is damaged; restore a copy, or recover it with sqlite3's .recover"),
+    _CANTOPEN: (StoreUnavailable, "check that its directory exists and that this user may read and write there"),
+    _NOTADB: (StoreMismatch, "the file is no SQLite database; give Foldpoint a file of its own"),
+}
+_TEXTS = (
+    ("database is locked", _BUSY),
+    ("database table is locked", _LOCKED),
+    ("locking protocol", _PROTOCOL),
+    ("attempt to write a readonly database", _READONLY),
+    ("database or disk is full", _FULL),
+    ("disk I/O error", _IOERR),
+    ("database disk image is malformed", _CORRUPT),
+    ("unable to open database file", _CANTOPEN),
+    ("file is not a database", _NOTADB),
+)
+
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class SqliteFile:
+    """Connections to the file, one writer at a time among this object's threads, and errors in our terms."""
+
+    def __init__(self, path: Path, busy_timeout: float, synchronous: str) -> None:
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._synchronous = synchronous
+        self._identity: tuple[int, int] | None = None  # device and inode, once the file was opened
+        self._wal_limit = WAL_LIMIT
+        self._write_lock = threading.Lock()
+        self._waiting: deque[_Request] = deque()
+        self._pool = _Pool(self._open, MAX_CONNECTIONS, busy_timeout)
+        _forks.watch(self)
+
+    def require_open(self) -> None:
+        if reason := self._pool.why_closed():
+            raise StoreUnavailable(f"SQLite store {self._path}: {reason}")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection in autocommit: each statement sees what was committed before it."""
+        self.require_open()
+        try:
+            with self._pool.connection() as db:
+                yield db
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+
+    def together(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` gives, done in a write transaction that is durable when this returns.
+
+        It may be shared with other threads that wait for one: the disk is asked once for all of them.
+        """
+        request = _Request(work)
+        self._waiting.append(request)
+        try:
+            with self._turn():
+                if not request.done:
+                    self._commit([self._waiting.popleft() for _ in range(len(self._waiting))])
+        except StoreBusy:
+            with suppress(ValueError):
+                self._waiting.remove(request)
+            raise
+        answer: T = request.answer()
+        return answer
+
+    def _commit(self, requests: list[_Request]) -> None:
+        """REQUIRES the turn. One that fails does not take the others with it."""
+        try:
+            with self._transaction() as db:
+                answers = [request.work(db) for request in requests]
+        except StoreUnavailable as error:
+            if len(requests) == 1:
+                requests[0].settle(error=error)
+                return
+            for request in requests:
+                self._commit([request])
+        except BaseException as error:
+            reason = StoreUnavailable(f"SQLite store {self._path}: the thread that wrote was interrupted; try again")
+            reason.__cause__ = error
+            for request in requests:
+                request.settle(error=reason)
+            raise
+        else:
+            for request, answer in zip(requests, answers, strict=True):
+                request.settle(answer)
+
+    @contextmanager
+    def writing(self, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """A write transaction; an error leaves nothing of it.
+
+        Durable when the block ends, or, unless it is to be `lasting`, when the next one is that is.
+        """
+        with self._turn(), self._transaction(lasting) as db:
+            yield db
+
+    @contextmanager
+    def _transaction(self, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """REQUIRES the turn."""
+        with self.reading() as db:
+            self._check_identity()
+            if not lasting:
+                db.execute(f"PRAGMA synchronous = {min(self._synchronous, 'NORMAL', key=SYNCHRONOUS.index)}")
+            self._begin(db)
+            yield db
+            db.execute("COMMIT")
+            if not lasting:
+                db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            self._trim_wal(db)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread of this process at a time."""
+        self.require_open()
+        lock = self._write_lock
+        if not lock.acquire(timeout=self._busy_timeout):
+            raise StoreBusy(
+                f"SQLite store {self._path}: another thread wrote for over {self._busy_timeout} s; try again"
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def vacuum(self) -> None:
+        """Give free pages back and empty the log. Other writers wait, about 5 ms for each MiB of data moved.
+
+        Vacuuming at one commit moves each page once; `PRAGMA incremental_vacuum` searches the list of free pages for
+        each page, which is quadratic (28 s for 256 MiB). Killed in between, the file stays so until the next time:
+        as good, but slower to remove from.
+        """
+        with self._turn(), self.reading() as db:
+            if _scalar(db, "PRAGMA freelist_count"):
+                self._begin(db)
+                db.execute(f"PRAGMA auto_vacuum = {VACUUM_AT_COMMIT}")
+                db.execute("COMMIT")
+                db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
+            self._checkpoint(db)
+
+    def size(self) -> int:
+        """Bytes of the file and its write-ahead log."""
+        return _size(self._path) + _size(self._wal_path())
+
+    def close(self) -> None:
+        self._pool.close("it was closed; open it again")
+
+    def before_fork(self) -> None:
+        self._pool.quiesce()
+
+    def after_fork_in_parent(self) -> None:
+        self._pool.resume()
+
+    def after_fork_in_child(self) -> None:
+        """The threads that held or awaited the locks do not exist here."""
+        self._write_lock = threading.Lock()
+        self._waiting.clear()
+        self._pool.renew()
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Take the write lock. SQLite's own wait backs off to 100 ms, and starves beside a process that never rests."""
+        with self._patience(db, 0.01):
+            _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
+
+    @contextmanager
+    def _patience(self, db: sqlite3.Connection, seconds: float) -> Iterator[None]:
+        """Let SQLite wait only so long for locks in the block."""
+        db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        try:
+            yield
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
+
+    def _wal_path(self) -> Path:
+        return self._path.with_name(self._path.name + "-wal")
+
+    def _trim_wal(self, db: sqlite3.Connection) -> None:
+        """Truncate a log that readers kept from being reused. What was committed stays so if this fails."""
+        size = _size(self._wal_path())
+        if size <= self._wal_limit:
+            return
+        try:
+            trimmed = self._checkpoint(db)
+        except sqlite3.Error as error:
+            _logger.warning("SQLite store %s: its write-ahead log has %d bytes and stays: %s", self._path, size, error)
+            trimmed = False
+        self._wal_limit = WAL_LIMIT if trimmed else size + WAL_LIMIT
+
+    def _checkpoint(self, db: sqlite3.Connection) -> bool:
+        """Whether the log is empty now. Waits a short while for readers: other writers wait behind it."""
+        with self._patience(db, CHECKPOINT_PATIENCE):
+            return bool(_scalar(db, "PRAGMA wal_checkpoint(TRUNCATE)") == 0)
+
+    def _open(self) -> sqlite3.Connection:
+        mode = "rwc" if self._identity is None else "rw"
+        db = sqlite3.connect(
+            f"{self._path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,  # the pool lends a connection to one thread at a time
+            cached_statements=256,
+        )
+        try:
+            self._check_identity()
+            _prepare(db, self._path, self._synchronous, self._busy_timeout)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _check_identity(self) -> None:
+        """A file removed or replaced under us would take writes that nobody reads again."""
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            raise StoreUnavailable(f"SQLite store {self._path}: the file was removed; open it again") from error
+        if self._identity not in (None, (found.st_dev, found.st_ino)):
+            raise StoreUnavailable(f"SQLite store {self._path}: the file was replaced by another; open it again")
+        self._identity = (found.st_dev, found.st_ino)
+
+
+class _Request:
+    """Something to be written, and what came of it."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self.work = work
+        self.done = False
+        self._answer: Any = None
+        self._error: StoreUnavailable | None = None
+
+    def settle(self, answer: Any = None, error: StoreUnavailable | None = None) -> None:
+        self._answer, self._error = answer, error
+        self.done = True
+
+    def answer(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+
+class _NoneFree(sqlite3.OperationalError):
+    """The pool had no connection to lend for too long."""
+
+    sqlite_errorcode = _BUSY
+
+
+class _Pool:
+    """Lends connections, each to one thread at a time, at most `limit` at once."""
+
+    def __init__(self, open_one: Callable[[], sqlite3.Connection], limit: int, patience: float) -> None:
+        self._open_one = open_one
+        self._limit = limit
+        self._patience = patience  # seconds
+        self._closed: str | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Start empty, in this process. REQUIRES no connection open."""
+        self._pid = os.getpid()
+        self._gate = threading.Condition()
+        self._idle: list[sqlite3.Connection] = []
+        self._lent = 0
+        self._paused = False
+
+    def why_closed(self) -> str | None:
+        if self._pid != os.getpid():
+            return "the process was forked unseen by Python while the store was open; open it after the fork"
+        return self._closed
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """One of the connections; after any error it is closed, which rolls its transaction back."""
+        gate = self._gate
+        db = self._take()
+        try:
+            if db is None:
+                db = self._open_one()
+            yield db
+        except BaseException:
+            if db is not None:
+                db.close()
+            db = None
+            raise
+        finally:
+            with gate:
+                self._put_back(db)
+
+    def close(self, reason: str) -> None:
+        with self._gate:
+            self._closed = self._closed or reason
+            self._close_idle()
+
+    def quiesce(self) -> None:
+        """Wait until nothing is lent, close all, and lend nothing until `resume` (or `renew`)."""
+        self._gate.acquire()
+        self._paused = True
+        self._gate.wait_for(lambda: self._lent == 0)
+        self._close_idle()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._gate.notify_all()
+        self._gate.release()
+
+    def _take(self) -> sqlite3.Connection | None:
+        """An idle connection, or None for leave to open one."""
+        with self._gate:
+            if not self._gate.wait_for(self._may_lend, timeout=self._patience):
+                raise _NoneFree(f"all {self._limit} connections were in use for {self._patience} s")
+            self._lent += 1
+            return self._idle.pop() if self._idle else None
+
+    def _may_lend(self) -> bool:
+        return self._lent < self._limit and not self._paused
+
+    def _put_back(self, db: sqlite3.Connection | None) -> None:
+        self._lent -= 1
+        if db is not None:
+            self._idle.append(db)
+        if self._closed:
+            self._close_idle()
+        self._gate.notify_all()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+class _Forks:
+    """Sees to it that no file of ours is open in SQLite while this process forks."""
+
+    def __init__(self) -> None:
+        self._files: WeakSet[SqliteFile] = WeakSet()
+        self._lock = threading.Lock()
+        self._held: list[SqliteFile] = []
+
+    def watch(self, file: SqliteFile) -> None:
+        with self._lock:
+            self._files.add(file)
+
+    def before(self) -> None:
+        self._lock.acquire()  # until the fork is over: forks in two threads take their turns
+        self._held = list(self._files)
+        for file in self._held:
+            file.before_fork()
+
+    def after_in_parent(self) -> None:
+        for file in self._held:
+            file.after_fork_in_parent()
+        self._release()
+
+    def after_in_child(self) -> None:
+        for file in self._held:
+            file.after_fork_in_child()
+        self._release()
+
+    def _release(self) -> None:
+        self._held = []
+        if self._lock.locked():
+            self._lock.release()
+
+
+_forks = _Forks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_forks.before, after_in_parent=_forks.after_in_parent, after_in_child=_forks.after_in_child
+    )
+
+
+def _prepare(db: sqlite3.Connection, path: Path, synchronous: str, busy_timeout: float) -> None:
+    """Bring a new connection, and a new file, to the state that the store relies on."""
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute(f"PRAGMA synchronous = {synchronous}")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+    if not _is_ours(db, path):
+        _create_schema(db, path)
+    _use_wal(db, path, busy_timeout)
+
+
+def _is_ours(db: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file holds a store; False if it is empty. Raises StoreMismatch for anything else."""
+    application, version, tables = db.execute(
+        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),"
+        " (SELECT count(*) FROM sqlite_master)"
+    ).fetchone()
+    if application == APPLICATION_ID and version == SCHEMA_VERSION:
+        return True
+    if application == APPLICATION_ID:
+        raise StoreMismatch(
+            f"SQLite store {path}: its schema is version {version} and this Foldpoint reads"
+            f" {SCHEMA_VERSION}; upgrade Foldpoint"
+        )
+    if application or version or tables:
+        raise StoreMismatch(
+            f"{path} is another application's SQLite database (application_id {application:#x}, user_version"
+            f" {version}, {tables} schema entries); give Foldpoint a file of its own"
+        )
+    return False
+
+
+def _create_schema(db: sqlite3.Connection, path: Path) -> None:
+    """REQUIRES an empty file; another process may be doing the same."""
+    db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+    db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
+    db.execute("BEGIN EXCLUSIVE")
+    if not _is_ours(db, path):
+        for statement in _DDL:
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+
+
+def _use_wal(db: sqlite3.Connection, path: Path, patience: float) -> None:
+    """Switch the file to a write-ahead log. SQLite does not wait for others' locks here, so this does."""
+    if _scalar(db, "PRAGMA journal_mode") == "wal":
+        return
+    [mode] = _when_free(db, "PRAGMA journal_mode = WAL", patience).fetchone()
+    if mode != "wal":
+        raise StoreUnavailable(f"SQLite store {path}: its file system cannot share memory; move it to a local disk")
+
+
+def _when_free(db: sqlite3.Connection, statement: str, patience: float) -> sqlite3.Cursor:
+    """Execute `statement`, again and again for `patience` seconds while the file is locked."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() >= deadline:
+                raise
+        time.sleep(random.uniform(0.0005, 0.005))
+
+
+def _scalar(db: sqlite3.Connection, statement: str) -> Any:
+    return db.execute(statement).fetchone()[0]
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path)
+    if text in ("", ":memory:") or "\0" in text:
+        raise ValueError(f"{text!r} is no file; for a store in memory use the URL memory:")
+    return Path(os.path.realpath(text))  # SQLite too puts its log beside the target of a link
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def translate(error: sqlite3.Error, path: Path) -> StoreUnavailable:
+    """The store's error for one of SQLite's, saying what happened, to which file, and what to do."""
+    code = _code(error)
+    kind, advice = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or (StoreUnavailable, "see the cause")
+    return kind(f"SQLite store {path}: {error}; {advice}")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and _code(error) & 0xFF in (_BUSY, _LOCKED)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's extended result code; before Python 3.11, what the message tells of it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return int(code)
+    return next((code for text, code in _TEXTS if str(error).startswith(text)), 0)
