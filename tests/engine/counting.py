@@ -65,6 +65,10 @@ class CountingStore:
         self.calls["keys"] += 1
         return self.inner.keys(partition=partition)
 
+    def settled(self) -> bytes:
+        self.calls["settled"] += 1
+        return self.inner.settled()
+
     def reclaim(self) -> int:
         self.calls["reclaim"] += 1
         return self.inner.reclaim()

@@ -23,6 +23,7 @@ from foldpoint.engine.aerospike import PAGE, THREAD_HASH, AerospikeStore
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import (
     RecordTooBig,
+    StoreBusy,
     StoreFull,
     StoreMismatch,
     StoreReadOnly,
@@ -636,6 +637,26 @@ class TestClusters:
             found.append(key)
         assert set(found) == keys
         assert len(found) == len(keys)
+        store.close()
+
+    def test_it_is_settled_unless_data_moves_and_otherwise_after_a_node_came_or_went(
+        self, own: Callable[..., Cluster]
+    ) -> None:
+        cluster = own(nodes=2, replication_factor=2)
+        store = open_on(cluster)
+        assert all(store.create([(b"k%d" % n, bytes(5000)) for n in range(10_000)], ttl=None))
+        before = store.settled()
+        assert store.settled() == before
+        cluster.kill(1)
+        cluster.wait_formed(1)
+        alone = store.settled()
+        assert alone != before
+        cluster.nodes[1].start()
+        cluster.wait_formed(2, settled=False)
+        with pytest.raises(StoreBusy, match="data migrates"):
+            store.settled()
+        cluster.wait_formed(2)
+        assert store.settled() not in (before, alone)
         store.close()
 
     def test_heads_of_a_thread_are_found_after_a_node_is_lost(self, own: Callable[..., Cluster]) -> None:

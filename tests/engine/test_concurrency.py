@@ -323,8 +323,11 @@ def test_a_rewrite_that_was_stored_and_said_no_keeps_the_epoch_that_its_head_nam
         if again:
             rewrite_thread(other, "t", KeepLast(3))
 
-    seam.deny_swap = True
-    seam.after["swap"] = meanwhile
+    def announced() -> None:
+        seam.deny_swap = True
+        seam.after["swap"] = meanwhile
+
+    seam.after["swap"] = lambda: seam.before.update(create=announced)
     rewrite_thread(pruner, "t", KeepLast(4))
     assert not seam.deny_swap
     for engine in (pruner, other, Engine(store)):

@@ -543,6 +543,12 @@ class TestLife:
     def test_reclaim_of_an_empty_store_gives_a_count(self, store: RecordStore) -> None:
         assert store.reclaim() >= 0
 
+    def test_writing_does_not_unsettle_it(self, store: RecordStore) -> None:
+        before = store.settled()
+        put(store, b"k", b"v")
+        store.remove_many([b"k"])
+        assert store.settled() == before
+
     def test_close_twice_is_no_error(self, store: RecordStore) -> None:
         store.close()
         store.close()
@@ -564,6 +570,7 @@ class TestLife:
             lambda store: store.remove_many([]),
             lambda store: store.empty_many([b"k"]),
             lambda store: list(store.keys()),
+            lambda store: store.settled(),
             lambda store: store.reclaim(),
         ],
     )

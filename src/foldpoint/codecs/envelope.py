@@ -24,7 +24,7 @@ from typing import Protocol
 from foldpoint.codecs.wire import Malformed, compress, decompress, read_varint, varint
 
 FORMAT = 1
-HEAD, EVENT, SEGMENT, SNAPSHOT, PARTS, PART, SPAN = range(7)
+HEAD, EVENT, SEGMENT, SNAPSHOT, PARTS, PART, SPAN, LOOK = range(8)
 CONTEXT_BYTES = 32 * 1024
 
 _ZSTD, _ENCRYPTED = 1, 2

@@ -4,7 +4,8 @@ The kept checkpoints are written into a new epoch, the old one is fenced, and th
 nothing has changed for anybody; after it the old epoch is out of reach and is removed when the grace is over. A writer
 that has not noticed finds its number fenced, reads the head and puts into the new epoch.
 
-What goes wrong without the fence: an event acknowledged between the copy and the swap would stay behind.
+What goes wrong without the fence: an event acknowledged between the copy and the swap would stay behind. And without
+announcing the new epoch in the head before anything is written there: a sweep would take it for garbage.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ Select = Callable[[list[Entry]], "list[Entry] | None"]
 
 
 def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
+    epoch = None
     for _ in range(_ATTEMPTS):
         view = log.load()
         if view is None or (view.head.deleted and not allow_new):
@@ -91,22 +93,41 @@ def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
         try:
             if select(_in_log_order(History(log.reader, view))) is None:
                 return
+            left, epoch = epoch, keys.new_epoch()
+            view = log.view = _announced(log, view, epoch, left)
+            if view is None:
+                continue
             log.fill(view, view.head.slots[-1])
             history = History(log.reader, view)
             chosen = select(_in_log_order(history))
             if chosen is None:
                 return
-            head = _new_epoch(log, view, history, chosen)
+            head = _new_epoch(log, view, history, chosen, epoch)
         except CorruptRecord:
             if not log.moved():
                 raise
             continue
-        if log.swap(head, view.revision) or _was_swapped(log, head.epoch):
+        if log.swap(head, view.revision) or _was_swapped(log, epoch):
             log.view = None
             return
         for batch in epoch_keys(log.io, head.epoch, Extent(), head.extent):
             log.io.store.remove_many(batch)
     raise Conflict(f"thread {log.thread_id!r}: written to all the time while its history was rewritten; call again")
+
+
+def _announced(log: Log, view: View, epoch: bytes, left: bytes | None) -> View | None:
+    """The view once the head names an epoch, as one without records, in place of one that was `left` unused.
+
+    None if somebody else changed the head. Whoever drops the epoch from there changes the head too, and so keeps it
+    from becoming the stream's.
+    """
+    draft = DeadEpoch(epoch, Extent(), Extent(), int(log.clock.now()))
+    head = replace(view.head, dead=(*_without(view.head, left), draft))
+    return replace(view, head=head, revision=view.revision + 1) if log.swap(head, view.revision) else None
+
+
+def _without(head: Head, epoch: bytes | None) -> tuple[DeadEpoch, ...]:
+    return tuple(dead for dead in head.dead if dead.epoch != epoch)
 
 
 def _was_swapped(log: Log, epoch: bytes) -> bool:
@@ -115,14 +136,14 @@ def _was_swapped(log: Log, epoch: bytes) -> bool:
     if record is None:
         return False
     head = read_head(record)
-    return epoch in (head.epoch, *(dead.epoch for dead in head.dead))
+    return epoch in (head.epoch, *(dead.epoch for dead in head.dead if dead.extent != Extent()))
 
 
 def _in_log_order(history: History) -> list[Entry]:
     return sorted(history.entries(), key=lambda entry: entry.folded.seq)
 
 
-def _new_epoch(log: Log, view: View, history: History, chosen: list[Entry]) -> Head:
+def _new_epoch(log: Log, view: View, history: History, chosen: list[Entry], epoch: bytes) -> Head:
     """Write `chosen` into a new epoch: the head that makes it the stream's. A tombstone if there is nothing."""
     now = int(log.clock.now())
     extent = replace(view.head.extent, sealed=view.head.slots[-1])
@@ -130,10 +151,10 @@ def _new_epoch(log: Log, view: View, history: History, chosen: list[Entry]) -> H
     empty = Head(
         log.thread_id,
         log.namespace,
-        keys.new_epoch(),
+        epoch,
         log.settings.window,
         deleted=not chosen,
-        dead=(*view.head.dead, left),
+        dead=(*_without(view.head, epoch), left),
         ttl=view.head.ttl,
         extended_at=view.head.extended_at,
     )

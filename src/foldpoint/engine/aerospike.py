@@ -30,7 +30,7 @@ from foldpoint.engine.aerospike_client import Link, Policy, chunks, pieces, verb
 from foldpoint.engine.aerospike_config import Finding, examine, expires, largest_value, read_settings
 from foldpoint.engine.memory import check_partition, check_records, check_swap, check_ttl
 from foldpoint.engine.records import Capabilities, HeadRecord
-from foldpoint.errors import StoreMismatch
+from foldpoint.errors import StoreBusy, StoreMismatch
 
 VALUE, REVISION, THREAD, THREAD_HASH = "v", "rev", "thread", "thash"
 PARTITIONS = 4096
@@ -198,6 +198,26 @@ class AerospikeStore:
         self._link.require_open()
         check_partition(partition)
         return (key for key, _ in self._scan(self._log_set, partition, None, {"nobins": True}))
+
+    @verb
+    def settled(self) -> bytes:
+        """The cluster's key, which changes whenever a node joins or leaves, once all nodes agree and nothing migrates.
+
+        A node that is away for good, with the only copies of some records, is not noticed here.
+        """
+        command = f"cluster-stable:namespace={self._namespace};ignore-migrations=false"
+
+        def attempt() -> dict[str, tuple[object, str]]:
+            try:
+                return dict(self._client.info_all(command))
+            except client_errors.ClusterChangeError as error:
+                raise StoreBusy(f"{self}: nodes come or go, or data migrates; try again when that is over") from error
+
+        answers = self._link.persist(attempt)
+        keys = {text for _, text in answers.values()}
+        if len(keys) != 1 or any(error for error, _ in answers.values()):
+            raise StoreBusy(f"{self}: its nodes do not agree on who is in the cluster ({answers}); try again")
+        return keys.pop().strip().encode()
 
     def reclaim(self) -> int:
         """Nothing to do, always 0: the server defragments its devices and removes expired records by itself."""

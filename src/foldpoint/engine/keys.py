@@ -6,6 +6,7 @@
     span      epoch 'i' level (1 byte) index (5 bytes): what the segment at that place, of level 2 or up, says of itself
     snapshot  epoch 'p' or, where it is kept, 'k', number (4 bytes) part (2 bytes)
     part      epoch 'b' token (8 bytes) part (2 bytes)
+    look      LOOKS 'l' token (8 bytes): what a sweep found
 
 Numbers are big-endian; an epoch is 16 random bytes.
 """
@@ -18,6 +19,8 @@ from hashlib import blake2b
 from foldpoint.codecs.segment import SnapshotRef
 
 EPOCH_BYTES = 16
+LOOKS = b"foldpoint sweeps"
+"""Stands where other keys have their epoch."""
 
 
 def new_epoch() -> bytes:
@@ -61,6 +64,10 @@ def snapshot_parts(epoch: bytes, ref: SnapshotRef) -> list[bytes]:
 
 def part(epoch: bytes, token: bytes, index: int) -> bytes:
     return epoch + b"b" + token + index.to_bytes(2, "big")
+
+
+def look(token: bytes) -> bytes:
+    return LOOKS + b"l" + token
 
 
 def epoch_of(key: bytes) -> bytes:

@@ -102,6 +102,10 @@ class MemoryStore:
             live = [key for key, (_, expires) in self._log.items() if self._is_live(expires)]
         return (key for key in live if in_partition(key, partition))
 
+    def settled(self) -> bytes:
+        self._require_open()
+        return b""
+
     def reclaim(self) -> int:
         """Drop expired records; the bytes of their keys and values. Removed records hold nothing."""
         self._require_open()

@@ -100,6 +100,13 @@ class RecordStore(Protocol):
         """All keys of log records, lazily, in shares as for `heads`. For the sweep only; may be slow."""
         ...
 
+    def settled(self) -> bytes:
+        """A token for where the records lie: as long as it stays the same, `heads` and `keys` tell all there is.
+
+        Raises StoreBusy while they may miss records, as when data moves between servers.
+        """
+        ...
+
     def reclaim(self) -> int:
         """Give space that removed (and expired) records held back to the operating system; bytes given back."""
         ...

@@ -148,6 +148,10 @@ class SqliteStore:
         pages = self._pages(f"SELECT key FROM log WHERE {_LIVE} AND {_NEXT_PAGE}")
         return (key for (key,) in pages if in_partition(key, partition))
 
+    def settled(self) -> bytes:
+        self._file.require_open()
+        return b""
+
     def reclaim(self) -> int:
         """The bytes by which the file and its write-ahead log shrank. Expired records are purged first."""
         self._file.require_open()
