@@ -17,6 +17,8 @@ Examples:
   foldpoint compact --all --json
 """
 
+COLUMNS = ("thread_id", "namespace", "events_sealed", "segments", "bytes_written", "bytes_removed")
+
 
 @click.command("compact", epilog=EXAMPLES)
 @url_option
@@ -28,5 +30,6 @@ def command(url: str | None, thread: str | None, every: bool, as_json: bool) -> 
     if every == (thread is not None):
         raise click.UsageError("Say what to compact: either --thread T or --all.")
     with open_engine(url) as engine:
-        rows = (asdict(report) for report in compact(engine, thread))
+        reports = map(asdict, compact(engine, thread))
+        rows = reports if as_json else ({name: report[name] for name in COLUMNS} for report in reports)
         print_rows(rows, as_json=as_json, nothing="Nothing to compact.")

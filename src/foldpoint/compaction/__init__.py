@@ -1,23 +1,40 @@
-"""Making stores smaller while they are used: policy (what stays), rewrite (dropping history), upkeep (sealing, removing
-what is superseded), background (upkeep in the writer's process).
+"""Making stores smaller while they are used.
+
+What stays: `policy` (as a user says it), `selection` (of checkpoints), `activity` (of whole threads). For each stream
+`choice` reads what that comes to, `plan` names the steps, `run` does them: `rewrite` drops history, `merge` and `clean`
+lose nothing. `threads` does it for all streams of a thread, `copying` copies one, and `background` works in the
+writer's process.
 """
 
+from foldpoint.compaction.archives import Archives
 from foldpoint.compaction.background import Background, Upkeep, upkeep_at
-from foldpoint.compaction.policy import DropAll, DropRuns, KeepLast, Policy
-from foldpoint.compaction.rewrite import copy_thread, rewrite_thread
-from foldpoint.compaction.upkeep import CompactionReport, compact, upkeep
+from foldpoint.compaction.copying import copy_thread
+from foldpoint.compaction.plan import Plan, plan
+from foldpoint.compaction.policy import DropAll, DropRuns, KeepLast, Policies, Policy, Retention, ThreadRetention
+from foldpoint.compaction.run import CompactionReport, run
+from foldpoint.compaction.threads import compact, compact_thread, plans, rehearse, rewrite_thread, upkeep
 
 __all__ = [
+    "Archives",
     "Background",
     "CompactionReport",
     "DropAll",
     "DropRuns",
     "KeepLast",
+    "Plan",
+    "Policies",
     "Policy",
+    "Retention",
+    "ThreadRetention",
     "Upkeep",
     "compact",
+    "compact_thread",
     "copy_thread",
+    "plan",
+    "plans",
+    "rehearse",
     "rewrite_thread",
+    "run",
     "upkeep",
     "upkeep_at",
 ]

@@ -7,7 +7,8 @@ import logging
 import threading
 from typing import Protocol
 
-from foldpoint.compaction.upkeep import CompactionReport, upkeep
+from foldpoint.compaction.run import CompactionReport
+from foldpoint.compaction.threads import upkeep
 from foldpoint.engine.engine import Engine
 from foldpoint.errors import FoldpointError
 from foldpoint.settings import Where

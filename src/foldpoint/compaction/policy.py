@@ -1,34 +1,188 @@
-"""Which checkpoints of a stream stay. Pure: from what the log says of each checkpoint to a set of ids."""
+"""What stays of a thread and what goes, as a user says it: in code, in a file, on a command line.
+
+`selection` applies it to checkpoints, `activity` to whole threads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+import re
+import sys
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol
 
-from foldpoint.codecs.event import Folded
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from foldpoint.compaction.selection import Circumstances, Last, Nothing, Retained, Rules, Selection, WithoutRuns
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_DURATION = re.compile(r"\s*".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS), re.ASCII)
+
+
+def _to_seconds(given: Any) -> Any:
+    """Of the short spelling; anything else is left to pydantic, which reads ISO 8601 and numbers of seconds."""
+    found = _DURATION.fullmatch(given.strip()) if isinstance(given, str) else None
+    if found is None or not any(found.groups()):
+        return given
+    return sum(float(count or 0) * unit for count, unit in zip(found.groups(), _UNITS.values(), strict=True))
+
+
+Duration = Annotated[timedelta, BeforeValidator(_to_seconds), Field(ge=timedelta(0))]
+"""A length of time: "30d", "1d 12h", "PT12H", or seconds."""
 
 
 class Policy(Protocol):
-    """A rule of retention."""
+    """A rule of what stays of each stream of a thread."""
 
-    def keep(self, checkpoints: Sequence[Folded]) -> set[str]:
-        """The ids that stay, of `checkpoints` with the greatest id first."""
+    @property
+    def drop_superseded_writes(self) -> bool:
+        """Whether kept checkpoints lose the writes that a child took in and nothing needs."""
         ...
+
+    def selection(self, circumstances: Circumstances) -> Selection:
+        """Decides on one stream, beginning with its newest checkpoint."""
+        ...
+
+
+class Retention(BaseModel):
+    """Which checkpoints stay, in each namespace of a thread; and when a whole thread goes.
+
+    Without a `keep_…` rule every checkpoint stays; with several, what any of them names. Whatever they say, these stay:
+    the latest, those that wait (pending writes and no child), those that two or more kept ones come from, and what
+    DeltaChannels of kept ones need. Of subgraphs goes what was made under a checkpoint that goes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep_last: Annotated[int, Field(ge=1)] | None = Field(None, description="the newest so many")
+    keep_newer_than: Duration | None = Field(None, description="those younger than this")
+    keep_one_per_run: bool = Field(False, description="the newest of each run_id")
+    keep_with_metadata: tuple[str, ...] = Field(
+        (),
+        description="those whose metadata has one of these keys with a plain value (text, number, boolean, null)",
+    )
+    drop_superseded_writes: bool = Field(
+        False, description="of kept checkpoints, drop the pending writes that a child took in and nothing needs"
+    )
+    purge_idle: Duration | None = Field(
+        None, description="delete threads whose newest checkpoint is older than this, unless one is being resumed"
+    )
+    purge_finished: Duration | None = Field(
+        None, description="delete threads that have no next task and whose newest checkpoint is older than this"
+    )
+    export_to: str | None = Field(
+        None, description="URL of a store, such as sqlite:///archive.db, that threads are copied to before they go"
+    )
+
+    @model_validator(mode="after")
+    def _exports_what_it_purges(self) -> Retention:
+        if self.export_to is not None and self.purge_idle is None and self.purge_finished is None:
+            raise ValueError("export_to is for threads that go: set purge_idle or purge_finished too")
+        return self
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every checkpoint stays."""
+        chosen = self.keep_last or self.keep_one_per_run or self.keep_with_metadata
+        return not chosen and self.keep_newer_than is None
+
+    def selection(self, circumstances: Circumstances) -> Selection:
+        age = self.keep_newer_than
+        rules = Rules(
+            last=self.keep_last,
+            newer_than=None if age is None else circumstances.now - age.total_seconds(),
+            one_per_run=self.keep_one_per_run,
+            with_labels=frozenset(self.keep_with_metadata),
+            everything=self.keeps_all,
+        )
+        return circumstances.beneath(Retained(rules, circumstances.linear))
+
+    def __str__(self) -> str:
+        given = {name: getattr(self, name) for name in Retention.model_fields}
+        said = (f"{name}={_spell(value)}" for name, value in given.items() if value not in (None, False, ()))
+        return ", ".join(said) or "keep everything"
+
+
+class ThreadRetention(Retention):
+    """The retention of threads whose id begins with `prefix`."""
+
+    prefix: str
+
+
+class Policies(BaseModel):
+    """Retention by thread: of the entries whose prefix a thread's id begins with the longest counts, alone.
+
+    >>> policies = Policies.model_validate({"threads": [{"prefix": "eval-", "keep_last": 1}]})
+    >>> policies.of("eval-7").keep_last, policies.of("user-7").keep_last
+    (1, None)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: Retention = Field(default_factory=Retention, description="of threads that no prefix fits")
+    threads: tuple[ThreadRetention, ...] = ()
+
+    def of(self, thread_id: str) -> Retention:
+        fitting = (entry for entry in self.threads if thread_id.startswith(entry.prefix))
+        return max(fitting, key=lambda entry: len(entry.prefix), default=None) or self.default
+
+    @classmethod
+    def load(cls, path: Path) -> Policies:
+        """From a file that ends in .toml or .json. Raises ValueError that names the file and each wrong entry."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            return cls.model_validate(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
+        except OSError as error:
+            raise ValueError(f"policy file {path}: {error.strerror or error}") from error
+        except ValidationError as error:
+            raise ValueError(f"policy file {path}: {explain(error)}") from error
+        except ValueError as error:
+            form = "JSON" if path.suffix == ".json" else "TOML"
+            raise ValueError(f"policy file {path}: not {form}: {error}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a policy, in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'policy'}: {problem['msg']}, got {problem['input']!r}"
+        for problem in error.errors()
+    )
+
+
+def _spell(value: Any) -> str:
+    if not isinstance(value, timedelta):
+        return "+".join(value) if isinstance(value, tuple) else str(value)
+    rest, spelled = value.total_seconds(), ""
+    for unit, seconds in _UNITS.items():
+        count, rest = divmod(rest, seconds) if seconds > 1 else (rest, 0)
+        spelled += f"{count:g}{unit}" if count else ""
+    return spelled or "0s"
+
+
+# -- what a call asks for by name --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class KeepLast:
-    """The `count` checkpoints with the greatest ids."""
+    """The `count` checkpoints with the greatest ids of each namespace, and no others: what LangGraph's `prune` asks."""
 
     count: int = 1
+    drop_superseded_writes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or self.count < 1:
             raise ValueError(f"keep_last must be a whole number of at least 1, got {self.count!r}")
 
-    def keep(self, checkpoints: Sequence[Folded]) -> set[str]:
-        return {folded.header.id for folded in checkpoints[: self.count]}
+    def selection(self, circumstances: Circumstances) -> Selection:
+        return circumstances.beneath(Last(self.count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +190,17 @@ class DropRuns:
     """All but the checkpoints whose metadata names one of these run ids."""
 
     run_ids: Collection[str]
+    drop_superseded_writes: ClassVar[bool] = False
 
-    def keep(self, checkpoints: Sequence[Folded]) -> set[str]:
-        return {folded.header.id for folded in checkpoints if folded.labels.get("run_id") not in self.run_ids}
+    def selection(self, circumstances: Circumstances) -> Selection:
+        return WithoutRuns(frozenset(self.run_ids))
 
 
 @dataclass(frozen=True, slots=True)
 class DropAll:
-    """None: the stream is deleted."""
+    """None: the thread is deleted."""
 
-    def keep(self, checkpoints: Sequence[Folded]) -> set[str]:
-        return set()
+    drop_superseded_writes: ClassVar[bool] = False
+
+    def selection(self, circumstances: Circumstances) -> Selection:
+        return Nothing()

@@ -1,8 +1,10 @@
-"""Rewriting a stream's history: dropping checkpoints, deleting, copying.
+"""Leaving an epoch: history is dropped, a thread deleted, or a copy taken in, without holding up a writer.
 
-The kept checkpoints are written into a new epoch, the old one is fenced, and the head is swapped. Until the swap
-nothing has changed for anybody; after it the old epoch is out of reach and is removed when the grace is over. A writer
-that has not noticed finds its number fenced, reads the head and puts into the new epoch.
+What stays is written into a new epoch that nobody reads yet, which may take long. Then the old epoch is fenced: every
+free number of its window is filled, so that a writer that has not noticed finds its number taken, reads the head, and
+puts into the new epoch. What came since the decision is carried over, and the head is swapped. Only this last part is
+done again when somebody else swapped the head first. Until the swap nothing has changed for anybody; after it the old
+epoch is out of reach and is removed when the grace is over. Killed in between, it leaves records that the sweep takes.
 
 What goes wrong without the fence: an event acknowledged between the copy and the swap would stay behind. And without
 announcing the new epoch in the head before anything is written there: a sweep would take it for garbage.
@@ -10,124 +12,89 @@ announcing the new epoch in the head before anything is written there: a sweep w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
-from foldpoint.codecs.event import Folded, encode_checkpoint, encode_writes, unpack_event
+from foldpoint.codecs.event import CHECKPOINT, encode_checkpoint, encode_writes, unpack_event
 from foldpoint.codecs.head import DeadEpoch, Extent, Head
 from foldpoint.codecs.model import Carried, Checkpoint, Write
-from foldpoint.compaction.policy import DropAll, Policy
+from foldpoint.compaction.choice import Choice
 from foldpoint.engine import keys
-from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry, Slice
 from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.log import Log
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict, CorruptRecord
 
 _ATTEMPTS = 64
-_NEVER_CARRIED = frozenset({"__pregel_tasks", "__start__"})
-"""LangGraph's own channels, which are no DeltaChannels: nothing ever asks for their history."""
+_SEGMENT_EVENTS = 1024
+_SEGMENT_BYTES = 256 * 1024
+"""Of payloads. What is rewritten goes into larger segments than a writer's window makes."""
 
 
-def rewrite_thread(engine: Engine, thread_id: str, policy: Policy) -> int:
-    """Apply `policy` to each namespace of a thread; how many checkpoints were dropped.
+class Content(Protocol):
+    """What a new epoch begins with."""
 
-    Safe beside writers and other rewrites. Raises Conflict if the thread is written to without pause.
+    def entries(self, held: History, since: str) -> Iterator[Entry]:
+        """Checkpoints from the id `since` on, smallest first. held: the stream's own history."""
+        ...
+
+    def moved(self) -> bool:
+        """Whether what could not be read elsewhere than in `held` may have been moved, so that it is read again."""
+        ...
+
+
+def rewrite(log: Log, choice: Choice, content: Content) -> bool:
+    """Let `content`, the choice's early writes and what came since the choice be the stream, in a new epoch.
+
+    A checkpoint that was to go stays if an event came for it since the choice. False if somebody else rewrote the
+    stream first; then nothing has changed. Raises Conflict if the head keeps changing.
     """
-    return sum(_rewrite(engine, head.thread_id, head.namespace, policy) for head in list(engine.heads(thread_id)))
+    rewriting = _Rewriting(log, choice)
+    done = rewriting.announce() and rewriting.copy(content) and _leave(log, rewriting.head)
+    if not done:
+        rewriting.discard()
+    return done
 
 
-def copy_thread(engine: Engine, source_id: str, target_id: str, *, ttl: int | None = None) -> int:
-    """Copy every checkpoint and write of a thread, in all namespaces; how many checkpoints were copied.
+def delete(log: Log, *, unchanged: tuple[bytes, int] | None = None) -> bool:
+    """Leave a tombstone in place of the stream. False if there is none.
 
-    Checkpoints that the target has stay; one that both have becomes the source's. This is a use of the target, which
-    lives `ttl` seconds from now (None: as it did).
+    unchanged: (epoch, number). False too if the stream has another epoch, or an event after that number.
     """
-    copied = 0
-    for namespace in engine.namespaces(source_id):
-        source = list(engine.history(source_id, namespace))
-        with engine.log(target_id, namespace) as log:
-            _replace(log, lambda held, source=source: _merged(held, source), allow_new=True)  # type: ignore[misc]
-        copied += len(source)
-    engine.refresh(target_id, ttl)
-    return copied
 
-
-def _merged(held: list[Entry], source: list[Entry]) -> list[Entry]:
-    ids = {entry.folded.header.id for entry in source}
-    kept = [entry for entry in held if entry.folded.header.id not in ids]
-    return kept + sorted(source, key=lambda entry: entry.folded.seq)
-
-
-def _rewrite(engine: Engine, thread_id: str, namespace: str, policy: Policy) -> int:
-    before: list[int] = []
-
-    def select(held: list[Entry]) -> list[Entry] | None:
-        kept = policy.keep(sorted((entry.folded for entry in held), key=lambda folded: folded.header.id, reverse=True))
-        before.append(len(held) - len(kept))
-        if before[-1] == 0 and not isinstance(policy, DropAll):
+    def tombstone(view: View) -> Head | None:
+        if unchanged and (unchanged[0] != view.head.epoch or any(_since(log, view, unchanged[1]))):
             return None
-        return [entry for entry in held if entry.folded.header.id in kept]
+        return replace(_instead(log, view, _new_head(log)), deleted=True)
 
-    with engine.log(thread_id, namespace) as log:
-        _replace(log, select)
-    return before[-1] if before else 0
+    return _leave(log, tombstone)
 
 
-Select = Callable[[list[Entry]], "list[Entry] | None"]
-"""From the checkpoints a stream holds, in log order, to those it shall hold; None: leave it as it is."""
-
-
-def _replace(log: Log, select: Select, *, allow_new: bool = False) -> None:
-    epoch = None
+def _leave(log: Log, prepare: Callable[[View], Head | None]) -> bool:
+    """Fence the epoch and swap in the head that `prepare` makes of the fenced view; False if it makes none."""
     for _ in range(_ATTEMPTS):
         view = log.load()
-        if view is None or (view.head.deleted and not allow_new):
-            if not allow_new:
-                return
-            log.create_stream(None)
-            continue
+        if view is None or view.head.deleted:
+            return False
+        log.fill(view, view.head.slots[-1])
         try:
-            if select(_in_log_order(History(log.reader, view))) is None:
-                return
-            left, epoch = epoch, keys.new_epoch()
-            view = log.view = _announced(log, view, epoch, left)
-            if view is None:
-                continue
-            log.fill(view, view.head.slots[-1])
-            history = History(log.reader, view)
-            chosen = select(_in_log_order(history))
-            if chosen is None:
-                return
-            head = _new_epoch(log, view, history, chosen, epoch)
+            head = prepare(view)
         except CorruptRecord:
             if not log.moved():
                 raise
             continue
-        if log.swap(head, view.revision) or _was_swapped(log, epoch):
+        if head is None:
+            return False
+        if log.swap(head, view.revision) or _was_swapped(log, head.epoch):
             log.view = None
-            return
-        for batch in epoch_keys(log.io, head.epoch, Extent(), head.extent):
-            log.io.store.remove_many(batch)
-    raise Conflict(f"thread {log.thread_id!r}: written to all the time while its history was rewritten; call again")
-
-
-def _announced(log: Log, view: View, epoch: bytes, left: bytes | None) -> View | None:
-    """The view once the head names an epoch, as one without records, in place of one that was `left` unused.
-
-    None if somebody else changed the head. Whoever drops the epoch from there changes the head too, and so keeps it
-    from becoming the stream's.
-    """
-    draft = DeadEpoch(epoch, Extent(), Extent(), int(log.clock.now()))
-    head = replace(view.head, dead=(*_without(view.head, left), draft))
-    return replace(view, head=head, revision=view.revision + 1) if log.swap(head, view.revision) else None
-
-
-def _without(head: Head, epoch: bytes | None) -> tuple[DeadEpoch, ...]:
-    return tuple(dead for dead in head.dead if dead.epoch != epoch)
+            return True
+    raise Conflict(f"thread {log.thread_id!r}: its head kept changing while its history was rewritten; call again")
 
 
 def _was_swapped(log: Log, epoch: bytes) -> bool:
@@ -139,81 +106,216 @@ def _was_swapped(log: Log, epoch: bytes) -> bool:
     return epoch in (head.epoch, *(dead.epoch for dead in head.dead if dead.extent != Extent()))
 
 
-def _in_log_order(history: History) -> list[Entry]:
-    return sorted(history.entries(), key=lambda entry: entry.folded.seq)
+def _new_head(log: Log) -> Head:
+    """The head of a new epoch, without events."""
+    return Head(log.thread_id, log.namespace, keys.new_epoch(), log.settings.window)
 
 
-def _new_epoch(log: Log, view: View, history: History, chosen: list[Entry], epoch: bytes) -> Head:
-    """Write `chosen` into a new epoch: the head that makes it the stream's. A tombstone if there is nothing."""
-    now = int(log.clock.now())
+def _instead(log: Log, view: View, head: Head) -> Head:
+    """A new epoch's head in place of the view's, whose epoch is fenced."""
     extent = replace(view.head.extent, sealed=view.head.slots[-1])
-    left = DeadEpoch(view.head.epoch, view.head.cleaned, extent, now)
-    empty = Head(
-        log.thread_id,
-        log.namespace,
-        epoch,
-        log.settings.window,
-        deleted=not chosen,
-        dead=(*_without(view.head, epoch), left),
-        ttl=view.head.ttl,
-        extended_at=view.head.extended_at,
-    )
-    if not chosen:
-        return empty
-    writer = _EpochWriter(log, empty)
-    ids = {entry.folded.header.id for entry in chosen}
-    for entry in chosen:
-        parent = entry.folded.header.parent
-        carried = entry.folded.carried
-        if parent is not None and parent not in ids:
+    left = DeadEpoch(view.head.epoch, view.head.cleaned, extent, int(log.clock.now()))
+    dead = (*_without(view.head, head.epoch), left)
+    return replace(head, dead=dead, ttl=view.head.ttl, extended_at=view.head.extended_at)
+
+
+def _without(head: Head, epoch: bytes) -> tuple[DeadEpoch, ...]:
+    return tuple(dead for dead in head.dead if dead.epoch != epoch)
+
+
+class _Rewriting:
+    """A new epoch in the making, and up to which event of the old one it is complete."""
+
+    def __init__(self, log: Log, choice: Choice) -> None:
+        self._log = log
+        self._choice = choice
+        self._seen = choice.seq
+        self._read: list[tuple[str, int]] = []
+        """What was copied, ascending: from which id on it was read as of which number."""
+        self._added: dict[str, int] = {}
+        """The same of checkpoints that were added since the choice."""
+        self._writer = _EpochWriter(log, _new_head(log))
+        self._announced: float | None = None
+
+    def announce(self) -> bool:
+        """Let the head name the new epoch, as one without records; now and again, as it is dropped after the grace.
+
+        False if the stream is in another epoch, or the new one was dropped: then it may be swept, and has no future.
+        """
+        for _ in range(_ATTEMPTS):
+            view, now = self._log.load(), self._log.clock.now()
+            if view is None or not self._goes_on(view):
+                return False
+            draft = DeadEpoch(self._writer.head.epoch, Extent(), Extent(), int(now))
+            head = replace(view.head, dead=(*_without(view.head, draft.epoch), draft))
+            if self._log.swap(head, view.revision):
+                self._log.view = replace(view, head=head, revision=view.revision + 1)
+                self._writer.live_as(head)
+                self._announced = now
+                return True
+        raise Conflict(f"thread {self._log.thread_id!r}: its head kept changing; call again")
+
+    def copy(self, content: Content) -> bool:
+        """What the choice keeps; False as `announce`."""
+        since, view = "", self._log.view
+        while view is not None and self._goes_on(view):
+            history = History(self._log.reader, view)
+            self._read.append((since, view.last))
+            try:
+                for entry in content.entries(history, since):
+                    if not self._is_announced():
+                        return False
+                    self._add(entry, history, self._choice.writes(entry))
+                    since = entry.folded.header.id + "\0"  # the next id there can be
+            except CorruptRecord:
+                before, view = view, self._log.load()
+                if view is not None and view.revision == before.revision and not content.moved():
+                    raise
+                continue
+            for checkpoint_id, logged in self._choice.early:
+                self._writer.add_writes(checkpoint_id, logged)
+            return True
+        return False
+
+    def head(self, view: View) -> Head | None:
+        """The head that makes the new epoch, with all that a fenced view holds, the stream's; None as `announce`."""
+        if not self._goes_on(view):
+            return None
+        history = History(self._log.reader, view)
+        for seq, slice_ in _since(self._log, view, self._seen):
+            self._carry(seq, slice_, history, view.last)
+        self._seen = max(self._seen, view.last)
+        head = _instead(self._log, view, self._writer.finish())
+        if head.ttl is not None:
+            for batch in self._keys():
+                self._log.io.store.extend(batch, ttl=head.record_ttl)
+        return replace(head, deleted=head.sealed == 0)
+
+    def discard(self) -> None:
+        for batch in self._keys():
+            self._log.io.store.remove_many(batch)
+
+    def _keys(self) -> Iterator[list[bytes]]:
+        head = self._writer.head
+        return epoch_keys(self._log.io, head.epoch, Extent(), head.extent)
+
+    def _goes_on(self, view: View) -> bool:
+        """Whether the stream is in the epoch that is being left, and its head names the new one if it once did."""
+        named = self._writer.head.epoch in (dead.epoch for dead in view.head.dead)
+        return view.head.epoch == self._choice.epoch and (named or self._announced is None)
+
+    def _is_announced(self) -> bool:
+        late = self._announced is None or self._log.clock.now() - self._announced > self._log.settings.grace / 4
+        return self.announce() if late else True
+
+    def _carry(self, seq: int, slice_: Slice, history: History, last: int) -> None:
+        checkpoint_id = slice_.about(seq)
+        assert checkpoint_id is not None
+        held = self._held(checkpoint_id)
+        if held is not None and seq <= held:
+            return
+        put_again = slice_.events[seq].kind == CHECKPOINT
+        entry = history.find(checkpoint_id) if held is None or put_again else None
+        if entry is None:
+            self._writer.add_writes(checkpoint_id, [slice_.writes(seq)])
+        elif held is None:
+            self._add(entry, history, entry.logged_writes())
+            self._added[checkpoint_id] = last
+        else:
+            self._add(entry, history, [])
+
+    def _held(self, checkpoint_id: str) -> int | None:
+        """The number up to which the new epoch has every event about a checkpoint; None if it does not have it."""
+        if not self._choice.keeps(checkpoint_id):
+            return self._added.get(checkpoint_id)
+        at = bisect_right(self._read, checkpoint_id, key=lambda read: read[0])
+        return self._read[at - 1][1]
+
+    def _add(self, entry: Entry, history: History, logged: list[list[Write]]) -> None:
+        parent, carried = entry.folded.header.parent, entry.folded.carried
+        if parent is not None and self._held(parent) is None:
             carried = _carried(history, entry)
-        writer.add(entry, carried)
-    for checkpoint_id in view.slice.orphans():
-        for _, writes in view.slice.writes_events(checkpoint_id):
-            writer.append(lambda seq, id_=checkpoint_id, w=writes: encode_writes(seq, id_, w, None))  # type: ignore[misc]
-    return writer.finish()
+        self._writer.add_checkpoint(entry, carried)
+        self._writer.add_writes(entry.folded.header.id, logged)
+
+
+def _since(log: Log, view: View, seq: int) -> Iterator[tuple[int, Slice]]:
+    """The number of each event after `seq`, ascending, with the slice that holds it. No fillers."""
+    slices, snapshot = [view.slice], view.head.snapshot
+    if snapshot is not None and snapshot.covers > seq:
+        layout = Layout.of(view.head)
+        for slice_ in log.reader.before(layout, layout.after(snapshot.segments), snapshot.covers):
+            slices.append(slice_)
+            if slice_.covers <= seq:
+                break
+    for slice_ in reversed(slices):
+        for at in sorted(at for at in slice_.events if at > max(seq, slice_.covers)):
+            if slice_.about(at) is not None:
+                yield at, slice_
 
 
 def _carried(history: History, entry: Entry) -> dict[str, Carried]:
-    """What the ancestry says of each channel that the checkpoint does not store: DeltaChannels hang on it."""
+    """What a checkpoint whose parent goes takes along: per DeltaChannel the nearest stored value and the writes since.
+
+    Which channels those are, the log does not say. So it is every channel that has a version, as LangGraph asks for no
+    other, and that the checkpoint does not store; but for those that are known to trigger nodes. A checkpoint without
+    any version, made by hand, takes along whatever an ancestor names.
+    """
+    header = entry.folded.header
+    wanted = set(header.channel_versions) or _named_by_ancestors(history, entry)
+    own = {"__start__", "__pregel_tasks", *(f"branch:to:{node}" for node in header.versions_seen)}
+    found = channel_history(history, entry, sorted(wanted - entry.names() - own))
+    return {channel: kept for channel, kept in found.items() if kept.seed is not None or kept.writes}
+
+
+def _named_by_ancestors(history: History, entry: Entry) -> set[str]:
     named = set(entry.folded.carried)
     for ancestor in history.ancestors(entry):
         named |= ancestor.names() | set(ancestor.folded.carried)
         named |= {write.channel for writes in ancestor.logged_writes() for write in writes if write.idx >= 0}
-    wanted = sorted(named - entry.names() - _NEVER_CARRIED)
-    return channel_history(history, entry, wanted)
+    return named
 
 
 class _EpochWriter:
-    """Writes events into an epoch that nobody sees yet: straight into segments and snapshots."""
+    """Writes events into an epoch that nobody sees yet: straight into segments and snapshots. Holds the last ones."""
 
     def __init__(self, log: Log, head: Head) -> None:
         self._log = log
         self._view = View(head, 0, log.clock.monotonic(), Slice(head.epoch), 0)
+        self._unsealed = 0
 
-    def add(self, entry: Entry, carried: dict[str, Carried]) -> None:
-        folded = entry.folded
+    @property
+    def head(self) -> Head:
+        """Of what is sealed."""
+        return self._view.head
+
+    def live_as(self, other: Head) -> None:
+        """Let records written from now on live as those of another epoch."""
+        self._view.head = replace(self._view.head, ttl=other.ttl, extended_at=other.extended_at)
+
+    def add_checkpoint(self, entry: Entry, carried: dict[str, Carried]) -> None:
+        folded, slice_ = entry.folded, self._view.slice
         checkpoint = Checkpoint(folded.header, entry.state(), folded.labels, folded.metadata, carried)
-        slice_ = self._view.slice
-        self.append(lambda seq: encode_checkpoint(seq, checkpoint, slice_.base_for(folded.header.parent)))
-        for writes in entry.logged_writes():
-            self.append(lambda seq, writes=writes: self._encode_writes(seq, folded, writes))  # type: ignore[misc]
+        self._append(lambda seq: encode_checkpoint(seq, checkpoint, slice_.base_for(folded.header.parent)))
 
-    def _encode_writes(self, seq: int, folded: Folded, writes: list[Write]) -> bytes:
-        return encode_writes(seq, folded.header.id, writes, self._view.slice.base_of(folded.header.id))
-
-    def append(self, encode: Callable[[int], bytes]) -> None:
-        seq = self._view.last + 1
-        self._view.slice.add(unpack_event(seq, encode(seq)))
-        self._view.last = seq
-        if seq - self._view.head.sealed == self._view.head.window:
-            self._seal()
-
-    def _seal(self) -> None:
-        self._view = self._log.sealer.advance(self._view)
-        self._view.slice.forget_states()
+    def add_writes(self, checkpoint_id: str, logged: Iterable[list[Write]]) -> None:
+        for writes in logged:
+            base = self._view.slice.base_of(checkpoint_id)
+            self._append(lambda seq, writes=writes, base=base: encode_writes(seq, checkpoint_id, writes, base))  # type: ignore[misc]
 
     def finish(self) -> Head:
+        """Seal what is left."""
         if self._view.last > self._view.head.sealed:
-            self._seal()
+            self._view = self._log.sealer.advance(self._view)
+            self._view.slice.forget_states()
+            self._unsealed = 0
         return self._view.head
+
+    def _append(self, encode: Callable[[int], bytes]) -> None:
+        seq = self._view.last + 1
+        event = unpack_event(seq, encode(seq))
+        self._view.slice.add(event)
+        self._view.last = seq
+        self._unsealed += len(event.payload)
+        if self._unsealed >= _SEGMENT_BYTES or seq - self._view.head.sealed >= _SEGMENT_EVENTS:
+            self.finish()
