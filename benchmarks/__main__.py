@@ -200,7 +200,7 @@ def _cell(plan: Plan, workload: str, saver: Contender, place: str) -> Cell:
         return Cell(workload, saver.name, None, f"not done after {plan.timeout:g} s")
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        return Cell(workload, saver.name, None, said[-1][:160] if said else f"exit code {done.returncode}")
+        return Cell(workload, saver.name, None, said[-1][:400] if said else f"exit code {done.returncode}")
     return Cell(workload, saver.name, json.loads(done.stdout))
 
 

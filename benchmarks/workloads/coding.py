@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 
 from benchmarks.job import Case, Job, Runs
-from benchmarks.text import code, code_line, log, prose, sentence, words
+from benchmarks.text import code, code_line, listing, prose, sentence, test_run, words
 
 FILES, FILE_SIZE = 60, 6_800
 EDITS_PER_TASK = 5
@@ -27,12 +27,12 @@ class State(TypedDict):
 
 
 def coding(case: Case) -> Job:
-    """A coding agent: 60 files of 400 KB in one channel, 75 edits of a line, tool results of 2 to 40 KB."""
-    tasks = case.pick(15, 2)
+    """A coding agent: 60 files of 400 KB in one channel, 150 edits of a line, tool results of 2 to 40 KB."""
+    tasks = case.pick(30, 2)
     rng = random.Random("files")
     files = {f"src/{'/'.join(words(rng, 2))}_{n}.py": code(rng, FILE_SIZE) for n in range(FILES)}
     asked = [{"messages": [HumanMessage(prose(rng, 300), id=f"h{task}")]} for task in range(tasks)]
-    return Job(build=_graph, inputs=[{**asked[0], "files": files}, *asked[1:]], marks=case.pick((3, 8), ()))
+    return Job(build=_graph, inputs=[{**asked[0], "files": files}, *asked[1:]], marks=case.pick((3, 15), ()))
 
 
 def _graph(saver: BaseCheckpointSaver[Any]) -> Runs:
@@ -62,11 +62,17 @@ def _tools(state: State) -> dict[str, Any]:
     assert isinstance(said, AIMessage)
     call = said.tool_calls[0]
     path, old, new = (call["args"][name] for name in ("path", "old", "new"))
-    printed = log(rng, int(2_000 * 20 ** rng.random()))
+    edited = state["files"][path].replace(old, new, 1)
     return {
-        "messages": [ToolMessage(printed, tool_call_id=call["id"], name=call["name"], id=f"t{number}")],
-        "files": {path: state["files"][path].replace(old, new, 1)},
+        "messages": [ToolMessage(_printed(edited, rng), tool_call_id=call["id"], name=call["name"], id=f"t{number}")],
+        "files": {path: edited},
     }
+
+
+def _printed(edited: str, rng: random.Random) -> str:
+    """2 to 40 KB, small ones more often: the edited file, and a run of the tests."""
+    size = int(2_000 * 20 ** rng.random())
+    return f"{listing(edited.splitlines(), size // 2)}\n\n{test_run(rng, size // 2)}"
 
 
 def _go_on(state: State) -> str:

@@ -75,8 +75,8 @@ def window(case: Case) -> Job:
 
 
 def skills(case: Case) -> Job:
-    """A channel of 200 KB that never changes, beside 300 short messages."""
-    turns = case.pick(100, 10)
+    """A channel of 200 KB that never changes, beside 900 short messages."""
+    turns = case.pick(300, 10)
     rng = random.Random("skills")
     manual = {f"skills/{n}/SKILL.md": prose(rng, SKILL_SIZE) for n in range(SKILLS)}
 
@@ -88,7 +88,7 @@ def skills(case: Case) -> Job:
     return Job(
         build=lambda saver: _chain(Skilled, {"agent": answer, "review": answer}, saver),
         inputs=[{**chat[0], "skills": manual}, *chat[1:]],
-        marks=case.pick((20, 50), ()),
+        marks=case.pick((20, 150), ()),
     )
 
 
