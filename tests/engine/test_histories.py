@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from foldpoint.codecs.model import Checkpoint, Header, Value, Write
 from foldpoint.compaction import DropAll, DropRuns, KeepLast, copy_thread, merge, rewrite_thread, upkeep
+from foldpoint.compaction.verify import verify
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.memory import MemoryStore
@@ -260,6 +261,7 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.read_everything(0, 99)
+        assert [one for one in verify(self.engine()) if one.findings] == []
         self.store.close()
 
 

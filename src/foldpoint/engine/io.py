@@ -48,16 +48,23 @@ class RecordIO:
     def _create_parts(self, key: bytes, record: bytes, ttl: int | None) -> bytes:
         token = keys.new_token()
         epoch = keys.epoch_of(key)
-        count = -(-len(record) // self.part_size)
+        chunks = self.chunks(record)
+        count = len(chunks)
         if count > _MAX_PARTS:
             raise ValueError(f"{len(record)} bytes do not fit {_MAX_PARTS} records of {self.part_size} bytes")
-        for index in range(count):
-            chunk = record[index * self.part_size : (index + 1) * self.part_size]
+        for index, chunk in enumerate(chunks):
             self.create_part(keys.part(epoch, token, index), chunk, ttl)
         return envelope.seal(key, PARTS, 0, pack([token, count, len(record)]))
 
+    def chunks(self, record: bytes) -> list[bytes]:
+        """A sealed record in pieces that fit one record each."""
+        return [record[at : at + self.part_size] for at in range(0, len(record), self.part_size)]
+
+    def seal_part(self, key: bytes, chunk: bytes) -> bytes:
+        return envelope.seal(key, PART, 0, chunk)
+
     def create_part(self, key: bytes, chunk: bytes, ttl: int | None) -> bool:
-        return self.store.create([(key, envelope.seal(key, PART, 0, chunk))], ttl=ttl)[0]
+        return self.store.create([(key, self.seal_part(key, chunk))], ttl=ttl)[0]
 
     def read(self, wanted: Sequence[bytes]) -> list[bytes | None]:
         """The records under `wanted`, None where there is none; large ones put together (one more round trip)."""

@@ -146,6 +146,11 @@ class Reader:
                 if record is not None or not present:
                     yield self._span(layout, position, key, record)
 
+    def span(self, layout: Layout, position: int) -> Span:
+        """What the span record at a position says."""
+        key = layout.span_key(position)
+        return self._span(layout, position, key, self.io.read([key])[0])
+
     def _span(self, layout: Layout, position: int, key: bytes, record: bytes | None) -> Span:
         if key == layout.key(position):
             return self.segment(key, record).span

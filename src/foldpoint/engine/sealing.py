@@ -92,7 +92,7 @@ class Sealer:
         kept = head.kept_logged >= KEPT_RATIO * len(body)
         for number in range(head.snapshots + 1, head.snapshots + _ATTEMPTS):
             record = self.io.seal(keys.snapshot(head.epoch, number, 0, kept), SNAPSHOT, codec, body)
-            chunks = [record[at : at + self.io.part_size] for at in range(0, len(record), self.io.part_size)]
+            chunks = self.io.chunks(record)
             ref = SnapshotRef(number, head.sealed, head.segments, len(chunks), kept)
             part_keys = keys.snapshot_parts(head.epoch, ref)
             if all(

@@ -1,0 +1,288 @@
+"""Checking every invariant of docs/DESIGN.md that stored records can show, and mending what can be told exactly.
+
+Nothing is guessed: a span is written again from its segment, a snapshot from the log that it stands for. What cannot be
+told from something else stays as it is and is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from foldpoint.codecs.envelope import EVENT, SEGMENT, SNAPSHOT, SPAN, deflate
+from foldpoint.codecs.head import Head
+from foldpoint.codecs.model import Value, Write
+from foldpoint.codecs.segment import Segment, SnapshotRef, Span, encode_segment, encode_span
+from foldpoint.engine import keys
+from foldpoint.engine.engine import Engine
+from foldpoint.engine.fold import Slice
+from foldpoint.engine.inventory import event_keys
+from foldpoint.engine.layout import Layout
+from foldpoint.engine.log import Log
+from foldpoint.engine.reading import read_head
+from foldpoint.engine.sealing import span_of
+from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.errors import Conflict, RecordError
+
+_ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be.
+
+    invariant: its number in docs/DESIGN.md. key: of the record, in hex. repaired: it is as it should be now.
+    """
+
+    thread_id: str
+    namespace: str
+    invariant: int
+    key: str
+    problem: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What the check of one stream looked at, and what it found."""
+
+    thread_id: str
+    namespace: str
+    segments: int
+    checkpoints: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        return all(finding.repaired for finding in self.findings)
+
+
+def verify(engine: Engine, thread_id: str | None = None, *, repair: bool = False) -> Iterator[Verified]:
+    """Check each stream of a thread, or of all. Safe beside writers: a stream that moved meanwhile is looked at again.
+
+    Raises RecordError for a head that cannot be read: nothing else tells whose it is.
+    """
+    for head in engine.heads(thread_id):
+        yield verify_stream(engine, head.thread_id, head.namespace, repair=repair)
+
+
+def verify_stream(engine: Engine, thread_id: str, namespace: str, *, repair: bool = False) -> Verified:
+    """As `verify`, one stream. Raises Conflict if it was moved all the time."""
+    log = engine.reader(thread_id, namespace)
+    repaired: list[Finding] = []
+    attempts = 0
+    while attempts < _ATTEMPTS:
+        record = engine.store.get_head(log.key)
+        if record is None or (head := read_head(record)).deleted:
+            return Verified(thread_id, namespace, 0, 0, ())
+        check = _Check(log, head, repair)
+        check.run()
+        if any(finding.repaired for finding in check.findings):
+            repaired += [finding for finding in check.findings if finding.repaired]
+            continue
+        now = engine.store.get_head(log.key)
+        if not check.findings or (now is not None and now.revision == record.revision):
+            findings = (*repaired, *check.findings)
+            return Verified(thread_id, namespace, len(check.spans), len(check.checkpoints), findings)
+        attempts += 1
+    raise Conflict(f"thread {thread_id!r}: its log was moved all the time while it was checked; call again")
+
+
+class _Check:
+    """One look at one stream, which stops at the first record that it has mended."""
+
+    def __init__(self, log: Log, head: Head, repair: bool) -> None:
+        self._log = log
+        self._io = log.io
+        self._reader = log.reader
+        self._head = head
+        self._repair = repair
+        self._layout = Layout.of(head)
+        self.findings: list[Finding] = []
+        self.checkpoints: set[str] = set()
+        self.spans: list[Span] = []
+        """Newest first."""
+        self._named: dict[Span, set[str]] = {}
+        """The ids that segments were found to be about, of those that reach into the next older slice."""
+
+    def run(self) -> None:
+        self._positions()
+        self._segments()
+        if not self.findings:
+            self._slices()
+            self._tail()
+            self._in_grace()
+
+    def _note(self, invariant: int, key: bytes, problem: str, repaired: bool = False) -> None:
+        head = self._head
+        self.findings.append(Finding(head.thread_id, head.namespace, invariant, key.hex(), problem, repaired))
+
+    def _positions(self) -> None:
+        """The head's own numbers agree with one another."""
+        head, ref = self._head, self._head.snapshot
+        counts = [head.segments, *(level.count for level in head.merged)]
+        wrong = {
+            "more segments are merged than there are": any(
+                level.reach > count for level, count in zip(head.merged, counts, strict=False)
+            ),
+            "its snapshot stands for more than is sealed": ref is not None and ref.covers > head.sealed,
+            "the number of its snapshot was never taken": ref is not None and ref.number > head.snapshots,
+            "more is removed than was superseded": head.cleaned.sealed > head.mark.sealed,
+            "more is superseded than is sealed": max(head.mark.sealed, head.emptied) > head.sealed,
+        }
+        for problem in (problem for problem, is_so in wrong.items() if is_so):
+            self._note(2, self._log.key, problem)
+
+    def _segments(self) -> None:
+        """Every segment is there, follows the one before it, and is described by the span beside it."""
+        for position in reversed(range(len(self._layout))):
+            try:
+                [segment] = self._reader.segments(self._layout, [position])
+            except RecordError as error:
+                self._note(13, error.key, error.reason)
+                continue
+            self.spans.append(segment.span)
+            self._span_record(position, segment.span)
+        if len(self.spans) < len(self._layout) or not self.spans:
+            return
+        ends = [Span(self._head.sealed + 1, 0), *self.spans, Span(0, 0)]
+        for newer, older in pairwise(ends):
+            if newer.first != older.last + 1:
+                self._note(
+                    3, self._log.key, f"number {newer.first} is sealed, and what goes before ends at {older.last}"
+                )
+
+    def _span_record(self, position: int, span: Span) -> None:
+        key = self._layout.span_key(position)
+        if key == self._layout.key(position):
+            return
+        problem = "says something else than its segment"
+        try:
+            if self._reader.span(self._layout, position) == span:
+                return
+        except RecordError as error:
+            problem = error.reason
+        if self._repair:
+            codec, body = deflate(encode_span(span), self._log.settings.segment_level)
+            self._write([(key, self._io.seal(key, SPAN, codec, body))])
+        self._note(12, key, problem, self._repair)
+
+    def _slices(self) -> None:
+        """The sealed log folds, from the newest slice to the oldest, and its snapshots say what it says."""
+        head = self._head
+        snapshots = [head.snapshot] if head.snapshot else []
+        last = head.sealed
+        while last > 0:
+            try:
+                slice_ = next(self._reader.before(self._layout, len(self._layout), last))
+            except RecordError as error:
+                self._unread_snapshot(error, self._start_of(last))
+                return
+            self._fold(slice_)
+            for ref in (ref for ref in snapshots if ref.covers > slice_.covers):
+                self._compare(ref, slice_.until(ref.covers))
+            snapshots = [ref for ref in snapshots if ref.covers <= slice_.covers]
+            if start := self._start_of(last):
+                snapshots.append(start)
+            self._abouts(slice_, last)
+            last = slice_.covers
+
+    def _start_of(self, last: int) -> SnapshotRef | None:
+        return next(span.start for span in self.spans if span.first <= last <= span.last)
+
+    def _fold(self, slice_: Slice) -> None:
+        """Every checkpoint has a header and a state, and the pending writes can be read."""
+        for checkpoint_id, seq in slice_.checkpoints.items():
+            try:
+                slice_.folded(seq)
+                slice_.state(seq)
+                slice_.writes_events(checkpoint_id)
+                self.checkpoints.add(checkpoint_id)
+            except RecordError as error:
+                self._note(13, error.key, error.reason)
+
+    def _abouts(self, slice_: Slice, last: int) -> None:
+        """Segments say rightly which ids they are about."""
+        for span in self.spans:
+            numbers = range(max(span.first, slice_.covers + 1), min(span.last, last) + 1)
+            if numbers:
+                ids = self._named.setdefault(span, set())
+                ids |= {id_ for seq in numbers if (id_ := slice_.about(seq)) is not None}
+            if numbers and numbers[0] == span.first:
+                before = span_of(slice_, span.first, span.first, None).before
+                late = tuple(sorted(id_ for id_ in self._named.pop(span) if id_ < before))
+                if (before, late) != (span.before, span.late):
+                    self._note(
+                        12, self._log.key, f"the segment {span.first}..{span.last} is about other ids than it says"
+                    )
+
+    def _compare(self, ref: SnapshotRef, log: Slice) -> None:
+        """A snapshot says what the log says that it stands for."""
+        try:
+            snapshot = self._reader.slice(self._layout, ref, [], 0, last=ref.covers)
+            if _content(snapshot) != _content(log):
+                self._note(11, keys.snapshot_parts(self._head.epoch, ref)[0], "says something else than the log")
+        except RecordError as error:
+            self._unread_snapshot(error, ref)
+
+    def _unread_snapshot(self, error: RecordError, ref: SnapshotRef | None) -> None:
+        """Write the snapshot again, if it is what could not be read, from the log before it."""
+        part_keys = keys.snapshot_parts(self._head.epoch, ref) if ref else []
+        if not self._repair or ref is None or error.key not in part_keys:
+            self._note(13, error.key, error.reason)
+            return
+        try:
+            log = next(self._reader.before(self._layout, len(self._layout), ref.covers))
+        except RecordError as deeper:
+            self._unread_snapshot(deeper, self._start_of(ref.covers))
+            return
+        events = snapshot_events(log, ref.covers)
+        segment = Segment(Span(1, max((seq for seq, _ in events), default=1)), tuple(events))
+        codec, body = deflate(encode_segment(segment), self._log.settings.segment_level)
+        chunks = self._io.chunks(self._io.seal(part_keys[0], SNAPSHOT, codec, body))
+        fits = len(chunks) == ref.parts
+        if fits:
+            self._write([*zip(part_keys, map(self._io.seal_part, part_keys, chunks), strict=True)])
+        self._note(13, error.key, error.reason, fits)
+
+    def _tail(self) -> None:
+        """What latest is read from can be read as readers do, and folds."""
+        try:
+            self._fold(self._reader.newest(self._head))
+        except RecordError as error:
+            self._note(13, error.key, error.reason)
+
+    def _in_grace(self) -> None:
+        """What is superseded and still there is undamaged: it is what a crash that loses something is mended from."""
+        head = self._head
+        for batch in event_keys(head.epoch, max(head.cleaned.sealed, head.emptied), head.sealed):
+            self._intact(batch, EVENT)
+        for level, (first, end) in enumerate(
+            zip(head.cleaned.segments, head.superseded.segments, strict=True), start=1
+        ):
+            self._intact([keys.segment(head.epoch, index, level) for index in range(first, end)], SEGMENT)
+
+    def _intact(self, wanted: Sequence[bytes], kind: int) -> None:
+        for key, record in zip(wanted, self._io.read(wanted), strict=True):
+            try:
+                if record:
+                    self._io.open(key, record, kind)
+            except RecordError as error:
+                self._note(13, error.key, error.reason)
+
+    def _write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        """In the place of what stands there."""
+        self._io.store.remove_many([key for key, _ in records])
+        self._io.store.create(records, ttl=self._head.record_ttl)
+
+
+def _content(slice_: Slice) -> tuple[object, dict[str, Value], list[list[Write]], list[object]]:
+    """What a snapshot of the slice has to tell."""
+    waiting: list[object] = [(id_, slice_.writes_events(id_)) for id_ in slice_.orphans()]
+    latest = slice_.latest()
+    if latest is None:
+        return None, {}, [], waiting
+    folded = latest.folded
+    told = (folded.seq, folded.header, folded.labels, folded.metadata, folded.carried)
+    return told, latest.state(), latest.logged_writes(), waiting
