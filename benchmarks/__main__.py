@@ -97,7 +97,7 @@ def main(
     """Run each workload on Foldpoint and on other savers in turn, each in a process of its own, and compare.
 
     Prints a table for each workload with ratios to the best durable saver of another project, how cost grows within a
-    run, and what Foldpoint claims. Runs on Linux.
+    run, and what Foldpoint claims. CPU time and memory are the process's own, not its server's. Runs on Linux.
     """
     console = Console(stderr=True)
     if listing:
