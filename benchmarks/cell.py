@@ -87,7 +87,7 @@ class Run:
     async def at_once_on_a_loop(self) -> dict[str, Any]:
         """All inputs on each of many threads, through the asynchronous calls."""
         async with self.contender.aopen(self.place) as saver:
-            self.meter.watch(saver)
+            self.meter.watch(saver, asynchronous=True)
             graph = self.job.build(saver)
             at_start = peak_memory()
 

@@ -64,11 +64,13 @@ class Meter:
     writes: list[Call] = field(default_factory=list)
     gets: list[Call] = field(default_factory=list)
 
-    def watch(self, saver: Any) -> None:
-        """From now on note the calls of this saver."""
+    def watch(self, saver: Any, *, asynchronous: bool = False) -> None:
+        """From now on note the calls of this saver: only those of one kind, as one may be made of the other."""
         for name, calls in (("put", self.puts), ("put_writes", self.writes), ("get_tuple", self.gets)):
-            setattr(saver, name, _noted(getattr(saver, name), calls, tally_of(saver)))
-            setattr(saver, f"a{name}", _anoted(getattr(saver, f"a{name}"), calls))
+            if asynchronous:
+                setattr(saver, f"a{name}", _anoted(getattr(saver, f"a{name}"), calls))
+            else:
+                setattr(saver, name, _noted(getattr(saver, name), calls, tally_of(saver)))
 
 
 def tally_of(saver: Any) -> _Tally:

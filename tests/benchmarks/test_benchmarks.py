@@ -42,6 +42,7 @@ def test_each_saver_is_measured_on_each_workload(tmp_path: Path) -> None:
     theirs, ours = (cells["airline", saver]["figures"] for saver in ("in-memory", "foldpoint-sqlite"))
     assert theirs["checkpoints"] == ours["checkpoints"] == 24 * 4
     assert theirs["writes"] == ours["writes"] == 24 * 3
+    assert cells["crowd_async", "foldpoint-sqlite"]["figures"]["checkpoints"] == 8 * 4  # eight threads, a turn each
     assert 0 < ours["compacted"] <= ours["stored"] < theirs["stored"]
     assert [sample["checkpoints"] for sample in ours["samples"]] == [48, 96]
     assert ours["samples"][-1]["resume"]["store_calls"] == 2
