@@ -36,7 +36,8 @@ def upkeep(
     grace: seconds, the engine's by default. Zero is safe only while nobody else uses the store. idle: merge few
     segments too, as for a thread that is not in use.
     """
-    log = engine.reader(thread_id, namespace)
+    with engine.log(thread_id, namespace) as shared:
+        log = shared.fork()
     view = log.load()
     if view is None:
         return CompactionReport(thread_id, namespace)
