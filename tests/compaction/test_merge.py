@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldpoint import Engine, Settings
+from foldpoint.codecs.envelope import deflate
 from foldpoint.codecs.head import Head, Level
 from foldpoint.codecs.model import Checkpoint
 from foldpoint.codecs.segment import Segment, SnapshotRef, Span
@@ -23,6 +24,7 @@ from foldpoint.compaction.merge import FANOUT, Merge, merge, merged, next_merge
 from foldpoint.engine import keys
 from foldpoint.engine.history import History
 from foldpoint.engine.layout import Layout
+from foldpoint.engine.log import Log
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.errors import CorruptRecord
@@ -204,6 +206,20 @@ def test_a_merged_segment_that_another_compactor_wrote_is_adopted() -> None:
     spans = [*slow.reader.spans(layout, len(layout))]
     assert all(newer.first == older.last + 1 for newer, older in pairwise(spans))
     assert contents(engine) == before
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_merge_that_lost_the_race_for_the_head_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = filled(MemoryStore(), 100)
+    log, swap, compressed = engine.reader("t", ""), Log.swap, []
+    monkeypatch.setattr(merging, "deflate", lambda *given: compressed.append(given) or deflate(*given))
+    refused = iter([False, False, False])
+    monkeypatch.setattr(
+        Log, "swap", lambda self, head, revision: next(refused, None) is None and swap(self, head, revision)
+    )
+    merge(log)
+    done = sum(level.count for level in next(engine.heads("t")).merged)
+    assert len(compressed) == 2 * done  # a segment and its span
 
 
 @pytest.mark.usefixtures("eager")

@@ -6,7 +6,7 @@ second adopts what the first wrote, whatever it would have merged itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from foldpoint.codecs.envelope import SEGMENT, SPAN, deflate
@@ -71,13 +71,9 @@ def _merge(log: Log, head: Head, step: Merge) -> Head:
     at = step.level - 2
     level = head.merged[at]
     key = keys.segment(head.epoch, level.count, step.level)
-    compression = _COMPRESSION[step.level]
-    codec, body = deflate(encode_segment(merged(_inputs(log, head, step))), compression)
-    record = _create(log, head, key, log.io.seal(key, SEGMENT, codec, body))
+    record = _written(log, head, key, SEGMENT, lambda: encode_segment(merged(_inputs(log, head, step))))
     span = log.reader.segment(key, record).span
-    span_key = keys.span(head.epoch, level.count, step.level)
-    codec, body = deflate(encode_span(span), compression)
-    _create(log, head, span_key, log.io.seal(span_key, SPAN, codec, body))
+    _written(log, head, keys.span(head.epoch, level.count, step.level), SPAN, lambda: encode_span(span))
     inputs = [keys.segment(head.epoch, step.first + index, step.level - 1) for index in range(span.inputs)]
     level = Level(
         count=level.count + 1,
@@ -113,11 +109,16 @@ def merged(inputs: Sequence[Segment]) -> Segment:
     return Segment(span, tuple(event for segment in inputs for event in segment.events))
 
 
-def _create(log: Log, head: Head, key: bytes, record: bytes) -> bytes | None:
-    """The record that stands under `key` then: this one, or what another compactor wrote there."""
-    if log.io.create(key, record, head.record_ttl):
-        return record
+def _written(log: Log, head: Head, key: bytes, kind: int, content: Callable[[], bytes]) -> bytes | None:
+    """The record that stands under `key` then: what another try wrote there, which saves the work, or this one."""
+    found = log.io.read([key])[0]
+    if found is None:
+        codec, body = deflate(content(), _COMPRESSION[key[keys.EPOCH_BYTES + 1]])
+        record = log.io.seal(key, kind, codec, body)
+        if log.io.create(key, record, head.record_ttl):
+            return record
+        found = log.io.read([key])[0]
     if head.record_ttl is not None:
         # It may have been written long ago: no extension since has known of it.
         log.io.store.extend([key, *log.io.parts_of([key])], ttl=head.record_ttl)
-    return log.io.read([key])[0]
+    return found
