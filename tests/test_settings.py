@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "compression_level": ("1", 1),
     "segment_level": ("19", 19),
     "compaction": ("inline", "inline"),
+    "policy": ("retention.toml", Path("retention.toml")),
     "ttl": ("86400", 86400),
     "io_threads": ("4", 4),
 }

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -40,6 +41,9 @@ class Settings(BaseSettings):
     compaction: Where = Field(
         "background",
         description="where a saver seals and cleans: in a thread, in the put that finds it due, or only when it must",
+    )
+    policy: Path | None = Field(
+        None, description="TOML or JSON file that says what of which threads compaction keeps (`Policies`)"
     )
     ttl: Annotated[int, Field(gt=0)] | None = Field(None, description="seconds a thread lives after its last use")
     io_threads: Annotated[int, Field(ge=1, le=512)] = Field(16, description="threads of a saver's asynchronous calls")

@@ -9,7 +9,7 @@ import click
 
 from foldpoint.cli.failure import failures
 
-COMMANDS = ("compact", "stats", "threads", "verify")
+COMMANDS = ("compact", "stats", "sweep", "threads", "verify")
 
 EXAMPLES = """
 \b

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
+from foldpoint.codecs.envelope import Cipher
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.url import open_store
-from foldpoint.settings import load_settings
+from foldpoint.settings import Settings, load_settings
+
+KEY_VARIABLE = "LANGGRAPH_AES_KEY"
 
 url_option = click.option("--url", metavar="URL", help="The store, such as sqlite:///file.db.  [env: FOLDPOINT_URL]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
 
 
+def settings_of(url: str | None) -> Settings:
+    """From the environment, but for `url` where it is given."""
+    return load_settings() if url is None else load_settings(url=url)
+
+
 @contextmanager
 def open_engine(url: str | None) -> Iterator[Engine]:
-    """An engine on the store at `url`, or at FOLDPOINT_URL, with the other settings from the environment."""
-    settings = load_settings() if url is None else load_settings(url=url)
-    store = open_store(settings.url)
+    """An engine on the store at `url`, or at FOLDPOINT_URL, with the other settings from the environment.
+
+    The store must be there: a URL that was mistyped makes no file. Where LANGGRAPH_AES_KEY is set records are sealed
+    with that key.
+    """
+    settings = settings_of(url)
+    store = open_store(settings.url, create=False)
     try:
-        yield Engine(store, settings)
+        yield Engine(store, settings, cipher=_cipher())
     finally:
         store.close()
+
+
+def _cipher() -> Cipher | None:
+    if KEY_VARIABLE not in os.environ:
+        return None
+    from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+
+    try:
+        return EncryptedSerializer.from_pycryptodome_aes().cipher
+    except ImportError as error:
+        raise ValueError(
+            f"{KEY_VARIABLE} is set, and pycryptodome is missing: pip install foldpoint[encryption]"
+        ) from error

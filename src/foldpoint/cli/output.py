@@ -14,17 +14,17 @@ from rich.text import Text
 Row = Mapping[str, Any]
 
 
-def print_rows(rows: Iterable[Row], *, as_json: bool, nothing: str) -> None:
+def print_rows(rows: Iterable[Row], *, as_json: bool = False, nothing: str = "") -> None:
     """Print rows that all have the same keys; `nothing` goes to stderr where a table would be empty."""
     if as_json:
-        _print_json(rows)
+        for row in rows:
+            print_json(row)
     else:
         _print_table(list(rows), nothing)
 
 
-def _print_json(rows: Iterable[Row]) -> None:
-    for row in rows:
-        click.echo(json.dumps(row, default=str))
+def print_json(row: Row) -> None:
+    click.echo(json.dumps(row, default=str))
 
 
 def _print_table(rows: list[Row], nothing: str) -> None:
@@ -40,8 +40,13 @@ def _print_table(rows: list[Row], nothing: str) -> None:
 
 
 def _cell(value: Any) -> Text:
-    """Plain text: a stored name may look like markup, or hold what a terminal would obey."""
-    return Text("".join(char if char.isprintable() else repr(char)[1:-1] for char in _words(value)))
+    """Plain text: a stored name may look like markup."""
+    return Text(printable(_words(value)))
+
+
+def printable(text: str) -> str:
+    """The same without what a terminal would obey: a stored name may hold it."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _words(value: Any) -> str:

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
+from foldpoint.errors import StoreUnavailable
 
 FORMS = "memory:, sqlite:///file.db, or aerospike://host:3000,host2:3000/namespace?prefix=fp"
 
 
-def open_store(url: str) -> RecordStore:
+def open_store(url: str, *, create: bool = True) -> RecordStore:
     """The store that `url` names, open.
 
-    sqlite:///relative.db and sqlite:////absolute.db as in SQLAlchemy, or a plain path that ends in .db.
+    sqlite:///relative.db and sqlite:////absolute.db as in SQLAlchemy. create: a file that is not there is made.
     Raises ValueError for a malformed URL, StoreUnavailable where the store cannot be opened.
     """
     parts = urlsplit(url)
     if url in ("memory:", "memory://"):
         return MemoryStore()
     if parts.scheme == "sqlite":
-        return _open_sqlite(url)
+        return _open_sqlite(url, create)
     if parts.scheme == "aerospike":
         return _open_aerospike(url)
     raise ValueError(f"url: expected {FORMS}, got {url!r}")
 
 
-def _open_sqlite(url: str) -> RecordStore:
+def _open_sqlite(url: str, create: bool) -> RecordStore:
     prefix = "sqlite:///"
     path = unquote(url[len(prefix) :])
     if not url.startswith(prefix) or not path or path == ":memory:":
         raise ValueError(f"url: expected sqlite:///file.db (sqlite:////absolute/file.db), got {url!r}")
+    if not create and not os.path.exists(path):
+        raise StoreUnavailable(
+            f"SQLite store {os.path.abspath(path)}: there is no such file; is the URL {url!r} right?"
+        )
     return SqliteStore(path)
 
 
