@@ -237,6 +237,30 @@ def test_a_reader_that_began_before_segments_were_merged_and_removed_goes_on() -
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("read_before", [0, 60])
+def test_a_history_follows_segments_that_are_merged_and_removed_under_it(read_before: int) -> None:
+    store = MemoryStore()
+    engine = filled(store, 200)
+    expected = [entry.folded.header.id for entry in engine.history("t", "")]
+    log = Engine(store).reader("t", "")
+    view = log.load()
+    assert view is not None
+    by_id, in_order, backwards = (History(log.reader, view) for _ in range(3))
+    assert all(by_id.find(id_) for id_ in expected[:read_before])
+    ascending, descending = by_id.oldest_first(), backwards.entries()
+    first = [next(ascending).folded.header.id for _ in range(read_before)]
+    last = [next(descending).folded.header.id for _ in range(read_before)]
+    for n in range(200, 230):
+        engine.put("t", "", numbered(n))
+    upkeep(engine, "t", "", grace=0, idle=True)
+    found = [by_id.find(id_) for id_ in expected]
+    assert [entry and entry.folded.header.id for entry in found] == expected
+    assert [*first, *(entry.folded.header.id for entry in ascending)] == expected[::-1]
+    assert [*last, *(entry.folded.header.id for entry in descending)] == expected
+    assert [entry.folded.header.id for entry in in_order.oldest_first()] == expected[::-1]
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", [b"s\x02", b"s\x03", b"i\x03"])
 def test_a_merged_record_that_is_gone_is_an_error_that_names_it(kind: bytes) -> None:
     store = MemoryStore()

@@ -222,7 +222,7 @@ class Engine:
                     before = entry.folded.header.id
                 return
             except CorruptRecord:
-                # Segments may have been merged, and removed, meanwhile; or the history was rewritten.
+                # The history may have been rewritten, and what it was before removed.
                 if not log.moved():
                     raise
 
@@ -234,12 +234,15 @@ class Engine:
         None if there is no such checkpoint.
         """
         log = self.reader(thread_id, namespace)
-        view = _live(log.load())
-        if view is None:
-            return None
-        history = History(log.reader, view)
-        target = view.slice.latest() if checkpoint_id is None else history.find(checkpoint_id)
-        return channel_history(history, target, channels) if target else None
+        while (view := _live(log.load())) is not None:
+            history = History(log.reader, view)
+            try:
+                target = view.slice.latest() if checkpoint_id is None else history.find(checkpoint_id)
+                return channel_history(history, target, channels) if target else None
+            except CorruptRecord:
+                if not log.moved():
+                    raise
+        return None
 
     def reader(self, thread_id: str, namespace: str) -> Log:
         """A log with a view of its own, for long reads and for work beside the writers of this process."""

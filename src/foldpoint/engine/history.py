@@ -18,6 +18,7 @@ from foldpoint.engine.fold import Entry, Slice, merge_writes
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 from foldpoint.engine.view import View
+from foldpoint.errors import CorruptRecord
 
 _SLICES_HELD = 4
 
@@ -68,24 +69,49 @@ class _Late:
 
 
 class History:
-    """The checkpoints of a stream as of one view. Holds a few slices at a time; not thread-safe."""
+    """The checkpoints of a stream as of one view. Holds a few slices at a time; not thread-safe.
+
+    Segments may be merged, and removed, while it is read: then it goes on where they lie by now.
+    """
 
     def __init__(self, reader: Reader, view: View) -> None:
         self._reader = reader
         self._newest = view.slice
-        self._layout = Layout.of(view.head)
-        self._end = self._layout.after(view.head.snapshot.segments) if view.head.snapshot else 0
+        self._segments = view.head.snapshot.segments if view.head.snapshot else 0
         self._covers = view.head.snapshot.covers if view.head.snapshot else 0
-        self._unread = reader.spans(self._layout, self._end)
+        self._begin(Layout.of(view.head))
+
+    def _begin(self, layout: Layout) -> None:
+        self._layout = layout
+        self._end = layout.after(self._segments) if self._segments else 0
+        self._unread = self._reader.spans(layout, self._end)
         self._spans: list[Span] = []
         """Newest first, as far as they were needed; their `before` falls. That of number n lies n + 1 from the end."""
         self._late: dict[str, list[int]] = {}
         self._slices: OrderedDict[int, Slice] = OrderedDict()
 
+    def _follow(self, layout: Layout) -> bool:
+        """Begin again if the segments lie elsewhere than in `layout` by now. Call it when one is missing."""
+        if self._layout is not layout:
+            return True
+        now = self._reader.moved(layout)
+        if now is not None:
+            self._begin(now)
+        return now is not None
+
     def find(self, checkpoint_id: str) -> Entry | None:
         """The checkpoint with this id, wherever it lies; None if there is none. Two round trips but in rare cases."""
         if self._newest.whole_from <= checkpoint_id:
             return self._newest.find(checkpoint_id)
+        while True:
+            layout = self._layout
+            try:
+                return self._find(checkpoint_id)
+            except CorruptRecord:
+                if not self._follow(layout):
+                    raise
+
+    def _find(self, checkpoint_id: str) -> Entry | None:
         while (not self._spans or self._spans[-1].before > checkpoint_id) and self._read_span():
             pass
         at = bisect_left(self._spans, True, key=lambda span: span.before <= checkpoint_id)
@@ -94,6 +120,18 @@ class History:
 
     def entries(self, before: str | None = None) -> Iterator[Entry]:
         """Every checkpoint with an id below `before`, greatest first. Reads a slice when it comes to it."""
+        while True:
+            layout = self._layout
+            try:
+                for entry in self._entries(before):
+                    yield entry
+                    before = entry.folded.header.id
+                return
+            except CorruptRecord:
+                if not self._follow(layout):
+                    raise
+
+    def _entries(self, before: str | None) -> Iterator[Entry]:
         late, bound = _Late(), before
         for slice_ in chain([self._newest], self._reader.before(self._layout, self._end, self._covers)):
             if bound is None or slice_.whole_from < bound:
@@ -103,6 +141,20 @@ class History:
 
     def early(self, above: str = "") -> Iterator[tuple[str, list[list[Write]]]]:
         """Writes whose checkpoint is not in the log, as they were logged: by id, greatest first, down to `above`."""
+        told: str | None = None
+        while True:
+            layout = self._layout
+            try:
+                for checkpoint_id, logged in self._early(above):
+                    if told is None or checkpoint_id < told:
+                        yield checkpoint_id, logged
+                        told = checkpoint_id
+                return
+            except CorruptRecord:
+                if not self._follow(layout):
+                    raise
+
+    def _early(self, above: str) -> Iterator[tuple[str, list[list[Write]]]]:
         late, bound = _Late(), None
         for slice_ in chain([self._newest], self._reader.before(self._layout, self._end, self._covers)):
             if bound is None or slice_.whole_from < bound:
@@ -118,11 +170,29 @@ class History:
 
     def oldest_first(self, since: str = "") -> Iterator[Entry]:
         """Every checkpoint from the id `since` on, smallest id first. Reads what lies before that only to fold it."""
+        told: str | None = None
+        while True:
+            layout = self._layout
+            try:
+                for entry in self._oldest_first(since if told is None else told):
+                    if told is None or entry.folded.header.id > told:
+                        yield entry
+                        told = entry.folded.header.id
+                if self._layout is layout:
+                    return
+            except CorruptRecord:
+                if not self._follow(layout):
+                    raise
+
+    def _oldest_first(self, since: str) -> Iterator[Entry]:
         low = self._newest.whole_from
         while low > since and self._read_span():
             low = self._spans[-1].before
         bounds = [self._newest.whole_from, *(span.before for span in self._spans)]
+        layout = self._layout
         for at in reversed(range(len(self._spans))):
+            if self._layout is not layout:
+                return  # somebody found that it has moved
             low, high = max(since, bounds[at + 1]), bounds[at]
             if low < high:
                 held = [newer for id_, newer in self._late.items() if low <= id_ < high]
