@@ -20,6 +20,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "compression_level": ("1", 1),
     "segment_level": ("19", 19),
     "compaction": ("inline", "inline"),
+    "compact_every": ("3600", 3600.0),
+    "sweep_every": ("0.5", 0.5),
     "policy": ("retention.toml", Path("retention.toml")),
     "ttl": ("86400", 86400),
     "io_threads": ("4", 4),
@@ -32,6 +34,8 @@ WRONG: dict[str, list[str]] = {
     "compression_level": ["0", "23", "x"],
     "segment_level": ["0", "23"],
     "compaction": ["", "on", "Background"],
+    "compact_every": ["0", "1h"],
+    "sweep_every": ["-1", "soon"],
     "ttl": ["0", "-5", "1h"],
     "io_threads": ["0", "513"],
 }

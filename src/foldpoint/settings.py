@@ -42,6 +42,12 @@ class Settings(BaseSettings):
         "background",
         description="where a saver seals and cleans: in a thread, in the put that finds it due, or only when it must",
     )
+    compact_every: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="seconds after which a saver compacts the whole store, by `policy`; one process does"
+    )
+    sweep_every: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="seconds after which a saver sweeps the whole store; one process does"
+    )
     policy: Path | None = Field(
         None, description="TOML or JSON file that says what of which threads compaction keeps (`Policies`)"
     )

@@ -28,7 +28,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from foldpoint.compaction import DropAll, DropRuns, KeepLast, Policy, copy_thread, rewrite_thread, upkeep_at
+from foldpoint.compaction import DropAll, DropRuns, KeepLast, Policy, Schedule, copy_thread, rewrite_thread, upkeep_at
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.url import open_store
@@ -73,7 +73,9 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         self._upkeep = upkeep_at(compaction or engine.settings.compaction)
         self._pool = ThreadPoolExecutor(engine.settings.io_threads, thread_name_prefix="foldpoint-io")
         self._owns_store = False
+        self._schedule: Schedule | None = None
         super().__init__(serde=serde)
+        self._schedule = Schedule.configured(self._engine)
 
     @classmethod
     def from_conn_string(
@@ -112,6 +114,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def close(self) -> None:
         """Stop background work, and close the store if `from_conn_string` opened it. Idempotent."""
+        if self._schedule is not None:
+            self._schedule.close()
         self._upkeep.close()
         self._pool.shutdown(wait=True)
         if self._owns_store:
@@ -152,6 +156,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         else:
             self._values = serde
             self._engine = self._plain_engine
+        if self._schedule is not None:
+            self._schedule.engine = self._engine
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> FoldpointSaver:
         """A shallow clone with a wider msgpack allowlist, on the same store."""
