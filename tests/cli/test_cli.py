@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import shlex
 import sqlite3
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import HOSTILE, rows, run
+from commands import CHECKPOINT, HOSTILE, rows, run
 
+from foldpoint import FoldpointSaver
 from foldpoint.cli import COMMANDS
 
 # -- threads -----------------------------------------------------------------------------------------------------------
 
 
 def test_threads_lists_what_there_is_as_a_table(url: str) -> None:
-    result = run("threads", "--url", url)
+    result = run("threads", "--url", url, COLUMNS="200")
     assert result.exit_code == 0
     assert re.search(r"user-1 .*\(root\), child\|1 ", result.stdout)
     assert "user-2" in result.stdout
@@ -31,6 +33,48 @@ def test_threads_prints_an_object_a_line(url: str) -> None:
     assert first["namespaces"] == ["", "child|1"]
     assert first["sealed"] == 96
     assert first["segments"] == 6
+
+
+def test_the_bytes_of_a_thread_are_those_of_its_records(url: str, tmp_path: Path) -> None:
+    run("compact", "--url", url, "--all", FOLDPOINT_GRACE="0")
+    found = rows(run("threads", "--url", url, "--json"))
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        size = (
+            "length(CASE WHEN typeof(value) = 'integer' THEN (SELECT body FROM large WHERE id = value) ELSE value END)"
+        )
+        kinds = dict(database.execute(f"SELECT hex(substr(key, 17, 1)), sum({size}) FROM log GROUP BY 1").fetchall())
+    database.close()
+    assert sum(row["log_bytes"] for row in found) == kinds["73"] > 0
+    assert sum(row["snapshot_bytes"] for row in found) <= kinds.get("70", 0) + kinds.get("6B", 0)
+
+
+@pytest.fixture
+def aged(tmp_path: Path) -> str:
+    """A store with a thread of 40 days, one of 3 hours, and one that tells no time."""
+    url = f"sqlite:///{tmp_path}/aged.db"
+    with FoldpointSaver.from_conn_string(url) as saver:
+        for thread, age in (("old", timedelta(days=40)), ("young", timedelta(hours=3)), ("timeless", None)):
+            made = {**CHECKPOINT, "id": thread, "ts": (datetime.now(timezone.utc) - age).isoformat() if age else ""}
+            saver.put({"configurable": {"thread_id": thread, "checkpoint_ns": ""}}, made, {}, {})  # type: ignore[arg-type]
+    return url
+
+
+def test_threads_tells_ages_when_asked(aged: str) -> None:
+    found = {row["thread_id"]: row for row in rows(run("threads", "--url", aged, "--age", "--json"))}
+    assert found["old"]["age_seconds"] == pytest.approx(40 * 86_400, abs=300)
+    made = datetime.fromisoformat(found["young"]["last_checkpoint"])
+    assert datetime.now(timezone.utc) - made == pytest.approx(timedelta(hours=3), abs=timedelta(minutes=5))
+    assert found["timeless"]["last_checkpoint"] is None
+    shown = run("threads", "--url", aged, "--age").stdout
+    assert re.search(r"old .* 40 d ", shown)
+    assert re.search(r"young .* 3 h ", shown)
+    assert re.search(r"timeless .* \? ", shown)
+
+
+def test_stats_counts_threads_by_age_when_asked(aged: str) -> None:
+    (totals,) = rows(run("stats", "--url", aged, "--age", "--json"))
+    ages = {name: count for name, count in totals.items() if name.startswith("older")}
+    assert ages == {"older_than_1d": 1, "older_than_7d": 1, "older_than_30d": 1, "older_than_90d": 0}
 
 
 def test_threads_takes_a_prefix_and_a_limit(url: str) -> None:
@@ -56,7 +100,7 @@ def test_stats_adds_up_the_threads(url: str) -> None:
     (totals,) = rows(run("stats", "--url", url, "--json"))
     assert totals["threads"] == 3
     assert totals["namespaces"] == 4
-    for key in ("sealed", "segments", "snapshot_bytes"):
+    for key in ("sealed", "segments", "log_bytes", "snapshot_bytes"):
         assert totals[key] == sum(row[key] for row in each)
     assert "96" in run("stats", "--url", url).stdout
 

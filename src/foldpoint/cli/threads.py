@@ -7,6 +7,7 @@ from itertools import islice
 
 import click
 
+from foldpoint.cli.ages import age_of, age_option
 from foldpoint.cli.opening import json_option, open_engine, url_option
 from foldpoint.cli.output import print_rows
 
@@ -14,7 +15,7 @@ EXAMPLES = """
 \b
 Examples:
   foldpoint threads --url sqlite:///agents.db
-  foldpoint threads --prefix user- --limit 20
+  foldpoint threads --prefix user- --limit 20 --age
   foldpoint threads --json | jq -r 'select(.sealed > 1000) | .thread_id'
 """
 
@@ -23,12 +24,15 @@ Examples:
 @url_option
 @click.option("--prefix", default="", metavar="P", help="Only threads whose id begins with P.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N threads.")
+@age_option
 @json_option
-def command(url: str | None, prefix: str, limit: int | None, as_json: bool) -> None:
+def command(url: str | None, prefix: str, limit: int | None, age: bool, as_json: bool) -> None:
     """List threads and what they hold.
 
-    For each thread: its namespaces, the events in its sealed segments, their number, and the size of its snapshots.
+    For each thread: its namespaces, the events in its sealed segments, their number and bytes, and the bytes of the
+    snapshots that it is resumed from; with --age also when its newest checkpoint was made.
     """
     with open_engine(url) as engine:
-        rows = (asdict(info) for info in islice(engine.threads(prefix), limit))
+        infos = islice(engine.threads(prefix), limit)
+        rows = (asdict(info) | (age_of(engine, info, as_json) if age else {}) for info in infos)
         print_rows(rows, as_json=as_json, nothing="No threads.")

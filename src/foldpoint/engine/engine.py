@@ -22,6 +22,7 @@ from foldpoint.engine.fold import Entry, Slice
 from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.io import RecordIO
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.log import Log
 from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import read_head
@@ -37,12 +38,17 @@ _ATTEMPTS = 64
 
 @dataclass(frozen=True, slots=True)
 class ThreadInfo:
-    """A thread as its heads tell: `events` counts sequence numbers up to the last sealed one, in all namespaces."""
+    """A thread as its heads tell, in all namespaces.
+
+    sealed: how many sequence numbers lie in segments; segments: how many there are now, of `log_bytes` bytes.
+    snapshot_bytes: of those that latest is read from.
+    """
 
     thread_id: str
     namespaces: tuple[str, ...]
     sealed: int
     segments: int
+    log_bytes: int
     snapshot_bytes: int
 
 
@@ -287,8 +293,9 @@ class Engine:
                 thread_id,
                 tuple(sorted(head.namespace for head in heads)),
                 sum(head.sealed for head in heads),
-                sum(head.segments for head in heads),
-                sum(head.snapshot_bytes for head in heads),
+                sum(len(Layout.of(head)) for head in heads),
+                sum(head.log_bytes for head in heads),
+                sum(head.snapshot_bytes for head in heads if head.snapshot),
             )
 
     # -- streams -------------------------------------------------------------------------------------------------------
