@@ -77,6 +77,18 @@ def target() -> Target:
     return Target(server.hosts, server.namespace)
 
 
+def open_on(cluster: Cluster, **options: Any) -> AerospikeStore:
+    """A store on a server of the test's own; `options` as for `AerospikeStore.connect`."""
+    return connect(cluster.hosts, cluster.namespace, prefix=fresh_prefix(), **options)
+
+
+def set_config(cluster: Cluster, line: str) -> None:
+    """Change a setting of the namespace on every node."""
+    for index in range(len(cluster.nodes)):
+        answer = cluster.info(index, f"set-config:context=namespace;namespace={cluster.namespace};{line}")
+        assert answer.lower() == "ok", answer
+
+
 def require_asd() -> None:
     """Skip the test unless a private server can be started here."""
     if shutil.which("asd") is None:

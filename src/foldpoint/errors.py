@@ -44,6 +44,10 @@ class StoreReadOnly(StoreUnavailable):
     """The store may be read but not written."""
 
 
+class StoreForbidden(StoreUnavailable):
+    """The store refuses the user: unknown, with a wrong password, or without a role that the call needs."""
+
+
 class StoreMismatch(StoreUnavailable):
     """What the URL points at is not a Foldpoint store (a foreign file, a wrong namespace, a newer schema)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from foldpoint.engine.records import Capabilities, HeadRecord, RecordStore
+from foldpoint.engine.records import Capabilities, Finding, HeadRecord, RecordStore
 
 ROUND_TRIPS = ("create", "get_many", "get_head", "swap", "heads", "extend", "remove_many", "empty_many")
 
@@ -28,6 +28,10 @@ class CountingStore:
     @property
     def capabilities(self) -> Capabilities:
         return self.inner.capabilities
+
+    def setup(self, *, ttl: bool = False) -> list[Finding]:
+        self.calls["setup"] += 1
+        return self.inner.setup(ttl=ttl)
 
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
         self.calls["create"] += 1

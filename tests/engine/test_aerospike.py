@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,132 +16,16 @@ from typing import Any
 import aerospike
 import aerospike_server
 import pytest
-from aerospike_server import Cluster, start_cluster, start_server
+from aerospike_front import Proxy
+from aerospike_server import Cluster, open_on, set_config
 
 from foldpoint.engine.aerospike import PAGE, THREAD_HASH, AerospikeStore
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import (
-    RecordTooBig,
     StoreBusy,
-    StoreFull,
     StoreMismatch,
-    StoreReadOnly,
     StoreUnavailable,
 )
-
-INFO, DATA = 1, 3  # message types of the server's protocol
-
-
-class Proxy:
-    """Stands between client and server, and loses answers when told to: the server has acted, the client hears nothing.
-
-    `how` is "cut" (the connection breaks) or "silence" (it stays, and the client times out).
-    """
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server((aerospike_server.LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.server: tuple[str, int] = ("", 0)
-        self.lost = 0
-        self._how = "cut"
-        self._to_lose = 0
-        self._lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def lose(self, answers: int, how: str) -> None:
-        """Lose the next `answers` answers to data requests."""
-        self._how, self._to_lose, self.lost = how, answers, 0
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        try:
-            with client, socket.create_connection(self.server) as server:
-                while request := read_message(client):
-                    server.sendall(request)
-                    answer = read_message(server)
-                    if request[1] == DATA and self._takes_one():
-                        if self._how == "cut":
-                            return
-                        continue
-                    client.sendall(answer)
-        except OSError:
-            return  # either side hung up, as the tests make them do
-
-    def _takes_one(self) -> bool:
-        with self._lock:
-            if self._to_lose == 0:
-                return False
-            self._to_lose -= 1
-            self.lost += 1
-            return True
-
-
-def read_message(source: socket.socket) -> bytes:
-    """One message of the protocol, header and body; empty at the end."""
-    header = source.recv(8, socket.MSG_WAITALL)
-    if len(header) < 8:
-        return b""
-    return header + source.recv(int.from_bytes(header[2:], "big"), socket.MSG_WAITALL)
-
-
-@pytest.fixture(scope="module")
-def lossy() -> Iterator[tuple[Cluster, Proxy]]:
-    """A server that is reached through a proxy."""
-    aerospike_server.require_asd()
-    proxy = Proxy()
-    server = start_server(access_port=proxy.port)
-    proxy.server = server.hosts[0]
-    yield server, proxy
-    proxy.close()
-    server.stop()
-
-
-@pytest.fixture
-def proxy(lossy: tuple[Cluster, Proxy]) -> Proxy:
-    return lossy[1]
-
-
-@pytest.fixture
-def behind(proxy: Proxy) -> Iterator[AerospikeStore]:
-    """A store whose answers the proxy can lose, and that waits only 300 ms for them."""
-    hosts = [(aerospike_server.LOOPBACK, proxy.port)]
-    quick = {"total_timeout": 300}
-    store = aerospike_server.connect(
-        hosts,
-        aerospike_server.NAMESPACE,
-        prefix=aerospike_server.fresh_prefix(),
-        policies={"write": quick, "batch_write": quick},
-    )
-    store.setup()
-    yield store
-    proxy.lose(0, "cut")
-    store.close()
-
-
-@pytest.fixture
-def own() -> Iterator[Callable[..., Cluster]]:
-    """Starts servers that belong to the test alone."""
-    aerospike_server.require_asd()
-    started: list[Cluster] = []
-
-    def start(**settings: Any) -> Cluster:
-        nodes = settings.pop("nodes", 1)
-        started.append(start_cluster(nodes, **settings) if nodes > 1 else start_server(**settings))
-        return started[-1]
-
-    yield start
-    for cluster in started:
-        cluster.stop()
 
 
 @pytest.fixture
@@ -155,17 +38,8 @@ def store() -> Iterator[AerospikeStore]:
     server.drop(prefix)
 
 
-def open_on(cluster: Cluster, **options: Any) -> AerospikeStore:
-    return aerospike_server.connect(cluster.hosts, cluster.namespace, prefix=aerospike_server.fresh_prefix(), **options)
-
-
 def head(revision: int = 1, value: bytes = b"v", key: bytes = b"h", thread: bytes = b"t") -> HeadRecord:
     return HeadRecord(key=key, thread=thread, revision=revision, value=value)
-
-
-def set_config(cluster: Cluster, line: str) -> None:
-    answer = cluster.info(0, f"set-config:context=namespace;namespace={cluster.namespace};{line}")
-    assert answer.lower() == "ok", answer
 
 
 def stored_ttls(store: AerospikeStore, cluster: Any, keys: list[tuple[str, bytes]]) -> list[int]:
@@ -310,7 +184,7 @@ class TestManyWriters:
             assert [b"%d" % writer for writer, outcome in enumerate(outcomes) if outcome[index]] == [value]
 
     def test_a_hot_head_gives_no_error(self, own: Callable[..., Cluster]) -> None:
-        cluster = own()
+        cluster = own(nodes=2, replication_factor=2)
         set_config(cluster, "transaction-pending-limit=1")
         store = open_on(cluster)
         store.swap(head(0), expected=None, ttl=None)
@@ -325,6 +199,7 @@ class TestManyWriters:
         with ThreadPoolExecutor(64) as pool:
             list(pool.map(increment, range(256)))
         assert store.get_head(b"h") == head(256)
+        assert sum(int(cluster.statistics(node, "namespace/test")["fail_key_busy"]) for node in (0, 1)) > 0
         store.close()
 
     def test_closing_while_others_write_ends_their_calls_cleanly(self) -> None:
@@ -400,6 +275,14 @@ class TestKeysAndHeads:
                 call()
 
 
+class TestLargeRecords:
+    def test_the_largest_state_in_parts_goes_in_one_call(self, store: AerospikeStore) -> None:
+        part = store.capabilities.max_record
+        records = [(b"p%02d" % n, bytes([n]) * part) for n in range(40)]
+        assert store.create(records, ttl=None) == [True] * 40
+        assert store.get_many([key for key, _ in records]) == [value for _, value in records]
+
+
 class TestTimeToLive:
     def test_every_write_applies_the_ttl_that_it_states(self, own: Callable[..., Cluster]) -> None:
         cluster = own(extra=["default-ttl 1000"])
@@ -446,78 +329,11 @@ class TestTimeToLive:
         store.close()
 
 
-class TestLimits:
-    def test_a_record_over_the_limit_that_was_lowered_meanwhile_is_refused_and_not_retried(
-        self, own: Callable[..., Cluster]
-    ) -> None:
-        cluster = own()
-        store = open_on(cluster)
-        set_config(cluster, "max-record-size=65536")
-        began = time.monotonic()
-        for records in ([(b"k", bytes(100_000))], [(b"k", bytes(100_000)), (b"l", bytes(100_000))]):
-            with pytest.raises(RecordTooBig, match="max-record-size"):
-                store.create(records, ttl=None)
-        assert time.monotonic() - began < 1
-        assert store.get_many([b"k", b"l"]) == [None, None]
-        again = open_on(cluster)
-        assert again.capabilities.max_record < 65536
-        assert again.create([(b"k" * 64, bytes(again.capabilities.max_record))], ttl=None) == [True]
-        again.close()
-        store.close()
-
-    def test_a_full_namespace_says_so_and_is_still_read(self, own: Callable[..., Cluster]) -> None:
-        cluster = own()
-        store = open_on(cluster)
-        store.create([(b"k", b"v")], ttl=None)
-        set_config(cluster, "stop-writes-sys-memory-pct=1")
-        cluster._wait(
-            lambda: "" if cluster.statistics(0, "namespace/test")["stop_writes"] == "true" else "not yet", "stop"
-        )
-        began = time.monotonic()
-        for call in (
-            lambda: store.create([(b"l", b"v")], ttl=None),
-            lambda: store.create([(b"l", b"v"), (b"m", b"v")], ttl=None),
-            lambda: store.swap(head(1), expected=None, ttl=None),
-        ):
-            with pytest.raises(StoreFull, match="stopped writes"):
-                call()
-        assert time.monotonic() - began < 1
-        assert store.get_many([b"k"]) == [b"v"]
-        assert "stop_writes" in [finding.setting for finding in open_on(cluster).setup()]
-        store.close()
-
-    def test_a_write_that_the_server_forbids_is_named(self, own: Callable[..., Cluster]) -> None:
-        cluster = own()
-        store = open_on(cluster)
-        set_config(cluster, "nsup-period=0")
-        with pytest.raises(StoreReadOnly, match="nsup-period"):
-            store.create([(b"k", b"v")], ttl=5)
-        store.close()
-
-    def test_the_largest_state_in_parts_goes_in_one_call(self, store: AerospikeStore) -> None:
-        part = store.capabilities.max_record
-        records = [(b"p%02d" % n, bytes([n]) * part) for n in range(40)]
-        assert store.create(records, ttl=None) == [True] * 40
-        assert store.get_many([key for key, _ in records]) == [value for _, value in records]
-
-
 class TestConnecting:
     def test_a_wrong_namespace_names_those_that_are_there(self) -> None:
         server = aerospike_server.target()
         with pytest.raises(StoreMismatch, match=rf"no namespace 'absent'; it has .*{server.namespace}"):
             AerospikeStore.connect(server.hosts, "absent")
-
-    def test_a_server_that_cannot_be_reached_is_named(self) -> None:
-        aerospike_server.target()
-        [port] = aerospike_server.free_bases(1)
-        with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port}"):
-            AerospikeStore.connect([(aerospike_server.LOOPBACK, port)], "test")
-
-    def test_a_user_where_there_is_no_access_control_is_told(self, own: Callable[..., Cluster]) -> None:
-        cluster = own()
-        open_on(cluster).close()
-        with pytest.raises(StoreUnavailable, match="leave out user and password"):
-            AerospikeStore.connect(cluster.hosts, "test", user="u", password="p")
 
     def test_a_clients_owner_closes_it(self) -> None:
         server = aerospike_server.target()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 from foldpoint.engine.memory import in_partition
-from foldpoint.engine.records import Capabilities, HeadRecord, RecordStore
+from foldpoint.engine.records import Capabilities, Finding, HeadRecord, RecordStore
 
 _AT_ONCE = 512
 
@@ -25,6 +25,9 @@ class Meter:
     @property
     def capabilities(self) -> Capabilities:
         return self._inner.capabilities
+
+    def setup(self, *, ttl: bool = False) -> list[Finding]:
+        return self._inner.setup(ttl=ttl)
 
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
         created = self._inner.create(records, ttl=ttl)
@@ -83,6 +86,10 @@ class Overlay:
     @property
     def capabilities(self) -> Capabilities:
         return self._below.capabilities
+
+    def setup(self, *, ttl: bool = False) -> list[Finding]:
+        """Nothing: the store below is not to be changed."""
+        return []
 
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
         created = []

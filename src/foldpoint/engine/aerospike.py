@@ -22,15 +22,16 @@ import aerospike
 from aerospike import exception as client_errors
 from aerospike import predicates
 from aerospike_helpers import expressions
-from aerospike_helpers.batch.records import BatchRecord, BatchRecords, Write
+from aerospike_helpers.batch.records import BatchRecords, Write
 from aerospike_helpers.operations import operations
 
 from foldpoint.engine import aerospike_client as link
-from foldpoint.engine.aerospike_client import Link, Policy, chunks, pieces, verb
-from foldpoint.engine.aerospike_config import Finding, examine, expires, largest_value, read_settings
+from foldpoint.engine.aerospike_client import Answer, Link, Policy, chunks, pieces
+from foldpoint.engine.aerospike_config import Settings, examine, expires, largest_value, read_settings
+from foldpoint.engine.aerospike_errors import KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, verb
 from foldpoint.engine.memory import check_partition, check_records, check_swap, check_ttl
-from foldpoint.engine.records import Capabilities, HeadRecord
-from foldpoint.errors import StoreBusy, StoreMismatch
+from foldpoint.engine.records import Capabilities, Finding, HeadRecord
+from foldpoint.errors import StoreBusy, StoreMismatch, StoreUnavailable
 
 VALUE, REVISION, THREAD, THREAD_HASH = "v", "rev", "thread", "thash"
 PARTITIONS = 4096
@@ -69,7 +70,8 @@ class AerospikeStore:
         self._index = f"{prefix}_thread"
         self._link = Link(client, link.merge_policies(policies), deadline, owned=owns_client)
         self._client, self._policies = client, self._link.policies
-        self._read_configuration()
+        settings = self._read_settings()
+        self._capabilities = Capabilities(max_record=largest_value(settings), ordered=False, ttl=expires(settings))
 
     @classmethod
     def connect(
@@ -103,12 +105,8 @@ class AerospikeStore:
 
     @verb
     def setup(self, *, ttl: bool = False) -> list[Finding]:
-        """Create the thread index if it is missing, and report what in the server's configuration endangers data.
-
-        Every finding is logged as a warning. `ttl`: expiry is going to be used. StoreMismatch, before anything is
-        written, if the configuration makes that (or storing at all) impossible. Idempotent.
-        """
-        findings = examine(self._settings, ttl=ttl)
+        """As the contract says. Creates the thread index if it is missing."""
+        findings = examine(self._read_settings(), ttl=ttl)
         for finding in findings:
             log.warning("%s: %s", self, finding)
         if fatal := [str(finding) for finding in findings if finding.fatal]:
@@ -214,6 +212,8 @@ class AerospikeStore:
                 raise StoreBusy(f"{self}: nodes come or go, or data migrates; try again when that is over") from error
 
         answers = self._link.persist(attempt)
+        if not answers:
+            raise StoreUnavailable(f"{self}: {NODELESS_CAUSE}")
         keys = {text for _, text in answers.values()}
         if len(keys) != 1 or any(error for error, _ in answers.values()):
             raise StoreBusy(f"{self}: its nodes do not agree on who is in the cluster ({answers}); try again")
@@ -228,11 +228,8 @@ class AerospikeStore:
         self._link.close()
 
     @verb
-    def _read_configuration(self) -> None:
-        self._settings = read_settings(self._client, self._namespace)
-        self._capabilities = Capabilities(
-            max_record=largest_value(self._settings), ordered=False, ttl=expires(self._settings)
-        )
+    def _read_settings(self) -> list[Settings]:
+        return self._link.persist(lambda: read_settings(self._client, self._namespace))
 
     def _expiry(self, ttl: int | None) -> int:
         check_ttl(ttl)
@@ -288,15 +285,15 @@ class AerospikeStore:
             writes = [Write(self._log_key(key), [operations.write(VALUE, values[key])], policy=policy) for key in keys]
             return self._link.write(writes, size=sum(len(values[key]) for key in keys))
 
-        def note(answers: Iterable[tuple[bytes, BatchRecord]], repeated: bool) -> None:
-            for key, answer in answers:
-                if answer.result == 0:
+        def note(answers: Iterable[Answer], repeated: bool) -> None:
+            for key, code, _, _ in answers:
+                if code == 0:
                     created[key] = True
-                elif answer.result == link.KEY_EXISTS:
+                elif code == KEY_EXISTS:
                     in_doubt = again or repeated
                     created[key] = in_doubt and self._is_ours(self._log_key(key), _is_value(values[key]), expiry)
 
-        self._link.settle(list(values), send, (0, link.KEY_EXISTS), note)
+        self._link.settle(list(values), send, (0, KEY_EXISTS), note)
         return created
 
     def _write_head(self, head: HeadRecord, expected: int | None, expiry: int) -> None:
@@ -326,16 +323,14 @@ class AerospikeStore:
         def send(some: Sequence[bytes]) -> BatchRecords:
             return self._client.batch_read([self._log_key(key) for key in some], None, policy)
 
-        def note(answers: Iterable[tuple[bytes, BatchRecord]], repeated: bool) -> None:
-            found.update({key: self._value(key, answer.record[2]) for key, answer in answers if answer.result == 0})
+        def note(answers: Iterable[Answer], repeated: bool) -> None:
+            found.update({answer.key: self._value(answer.key, answer.bins) for answer in answers if answer.code == 0})
 
-        self._link.settle(keys, send, (0, link.NOT_FOUND), note)
+        self._link.settle(keys, send, (0, NOT_FOUND), note)
         return [found.get(key) for key in keys]
 
     def _send_all(self, writes: Mapping[bytes, Write]) -> None:
-        self._link.settle(
-            list(writes), lambda keys: self._link.write([writes[key] for key in keys]), (0, link.NOT_FOUND)
-        )
+        self._link.settle(list(writes), lambda keys: self._link.write([writes[key] for key in keys]), (0, NOT_FOUND))
 
     def _remove_all(self, keys: Sequence[bytes]) -> None:
         policy = self._policies["batch_write"]
@@ -343,7 +338,7 @@ class AerospikeStore:
         def send(some: Sequence[bytes]) -> BatchRecords:
             return self._client.batch_remove([self._log_key(key) for key in some], policy)
 
-        self._link.settle(keys, send, (0, link.NOT_FOUND))
+        self._link.settle(keys, send, (0, NOT_FOUND))
 
     def _get(self, key: Key, policy: Policy) -> dict[str, Any] | None:
         try:
@@ -380,7 +375,7 @@ class AerospikeStore:
             query.where(where)
         policy = {**self._policies["query"], "partition_filter": {"begin": begin, "count": end - begin}}
         while True:
-            for (_, _, key, _), _, bins in self._page(query, policy, options):
+            for (_, _, key, _), _, bins in self._scan_page(query, policy, options):
                 if key is None:
                     raise self._foreign(name, b"")
                 yield bytes(key), bins or {}
@@ -388,7 +383,7 @@ class AerospikeStore:
                 return
 
     @verb
-    def _page(self, query: Any, policy: Policy, options: Policy) -> list[Any]:
+    def _scan_page(self, query: Any, policy: Policy, options: Policy) -> list[Any]:
         """The next page. Only a missing index is tried again here: a page that broke off may have lost its records."""
         try:
             return list(query.results(policy, options))

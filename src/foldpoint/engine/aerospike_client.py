@@ -1,39 +1,30 @@
-"""The client's side of the Aerospike store: connecting, policies, retries, and errors in Foldpoint's words."""
+"""The client's side of the Aerospike store: connecting, policies, retries."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import aerospike
 from aerospike import exception as client_errors
-from aerospike_helpers.batch.records import BatchRecord, BatchRecords, Write
+from aerospike_helpers.batch.records import BatchRecords, Write
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from foldpoint.errors import (
-    RecordTooBig,
-    StoreBusy,
-    StoreFull,
-    StoreMismatch,
-    StoreReadOnly,
-    StoreUnavailable,
-)
+from foldpoint.engine.aerospike_errors import BATCH_FAILED, NO_ANSWER, NO_NODE, NODELESS, Refusal, translate
+from foldpoint.errors import StoreUnavailable
 
 Policy: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[Sequence[bytes]], BatchRecords]
-Note: TypeAlias = Callable[[Iterable[tuple[bytes, BatchRecord]], bool], None]
-F = TypeVar("F", bound=Callable[..., Any])
+Note: TypeAlias = Callable[[Iterable["Answer"], bool], None]
 R = TypeVar("R")
-
-KEY_EXISTS, NOT_FOUND, NO_ANSWER, BATCH_FAILED = 5, 2, -15, -16
 
 # A later attempt may succeed: time-out, cluster in change, hot key, device overload; then the client's own: no
 # connections left, no node for the partition, connection lost, retries spent, too many errors of this node just now,
 # no answer for one record of a batch.
-TRANSIENT = frozenset({9, 7, 11, 14, 18, -7, -8, -10, -12, -14, NO_ANSWER})
+TRANSIENT = frozenset({9, 7, 11, 14, 18, -7, NO_NODE, -10, -12, -14, NO_ANSWER})
+CLOSED = 11  # also what a client answers that its owner has closed
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 LONGEST_CALL = 60.0
@@ -55,71 +46,19 @@ DEFAULTS: Mapping[str, Policy] = {
         "sleep_between_retries": 250,
     },
 }
+# All replicas, should data migrate; and a read extends no life, or heads would outlive what they lead to.
+READING: Policy = {"read_mode_ap": aerospike.POLICY_READ_MODE_AP_ALL, "read_touch_ttl_percent": -1}
 FIXED: Mapping[str, Policy] = {
-    "read": {"read_mode_ap": aerospike.POLICY_READ_MODE_AP_ALL},
+    "read": READING,
     "write": {
         "max_retries": 0,
         "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL,
         "key": aerospike.POLICY_KEY_SEND,
     },
-    "batch_read": {"read_mode_ap": aerospike.POLICY_READ_MODE_AP_ALL},
+    "batch_read": READING,
     "batch_write": {"max_retries": 0},
     "query": {},
 }
-
-_FAILURES: Mapping[int, tuple[type[StoreUnavailable], str]] = {
-    4: (StoreUnavailable, "the server calls the request invalid; is it older than release 6.0?"),
-    8: (StoreFull, "the namespace has stopped writes: it is full; add storage or nodes, or remove data"),
-    11: (StoreUnavailable, "the cluster is not available, or the client was closed"),
-    9: (StoreUnavailable, "no answer in time; is a node down or overloaded?"),
-    13: (RecordTooBig, "the record is over the namespace's max-record-size; was that lowered? Reconnect, or raise it"),
-    14: (StoreBusy, "the record is hot: too many writers at once; spread them, or raise transaction-pending-limit"),
-    18: (StoreBusy, "the device cannot keep up; write less, add devices, or raise max-write-cache"),
-    20: (StoreMismatch, "the server has no such namespace"),
-    22: (StoreReadOnly, "the server forbids the write: a TTL with nsup-period 0, or a set's stop-writes limit"),
-    51: (StoreUnavailable, "this server has no access control; leave out user and password"),
-    52: (StoreUnavailable, "access control is off on this server; leave out user and password"),
-    60: (StoreUnavailable, "the server does not know this user"),
-    62: (StoreUnavailable, "wrong password"),
-    63: (StoreUnavailable, "the password has expired; set a new one"),
-    65: (StoreUnavailable, "wrong user or password"),
-    80: (StoreUnavailable, "the server wants a user and a password"),
-    81: (StoreReadOnly, "the user may not do this; grant the roles read-write and sindex-admin"),
-    200: (StoreMismatch, "an index of this name is there for something else; choose another prefix"),
-    203: (StoreUnavailable, "the thread index is still being built; try again later"),
-    -9: (StoreUnavailable, "TLS failed; check the certificates and the TLS name"),
-    -10: (StoreUnavailable, "the connection was refused or lost"),
-}
-
-
-class Refusal(Exception):
-    """The code that one record of a batch was answered with; never leaves the store."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-def translate(error: Exception, what: str) -> StoreUnavailable:
-    """The client's (or one record's) error as ours; `what` says where it happened."""
-    code = getattr(error, "code", None)
-    text = str(getattr(error, "msg", None) or error)
-    kind, cause = _FAILURES.get(code or 0, (StoreUnavailable, "the server or the client refused"))
-    return kind(f"{what}: {cause} (Aerospike code {code}: {text})")
-
-
-def verb(method: F) -> F:
-    """Guard a store's method: it runs only while the store's `_link` is open, and raises nothing of the client's."""
-
-    @wraps(method)
-    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._link:
-            try:
-                return method(self, *args, **kwargs)
-            except (client_errors.AerospikeError, Refusal) as error:
-                raise translate(error, f"{self} {method.__name__.strip('_')}") from error
-
-    return cast(F, guarded)
 
 
 class Link:
@@ -165,10 +104,19 @@ class Link:
         if self._owned and idle:
             self.client.close()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the client knows any node. A node that was lost is forgotten after about a second."""
+        return bool(self.client.is_connected())
+
     def is_transient(self, error: BaseException) -> bool:
-        """Whether to try again. A client that its owner has closed answers 11 as well, for ever."""
+        """Whether to try again."""
         code = getattr(error, "code", None)
-        return code in TRANSIENT and not self._closed and (code != 11 or self.client.is_connected())
+        if self._closed:
+            return False
+        if self.connected:
+            return code in TRANSIENT
+        return code in (TRANSIENT | NODELESS) - {CLOSED}
 
     def persist(self, attempt: Callable[[], R], is_transient: Callable[[BaseException], bool] | None = None) -> R:
         """Call until it succeeds, fails for good, or the deadline after its first failure is over."""
@@ -196,7 +144,7 @@ class Link:
     def settle(self, keys: Sequence[bytes], send: Send, accept: tuple[int, ...], note: Note | None = None) -> None:
         """Send `keys` until each is answered with a code in `accept`; repeat only those that were not.
 
-        `note((key, answer)..., repeated)` hears an attempt's answers, and whether it is not the first attempt.
+        `note(answers, repeated)` hears an attempt's answers, and whether it is not the first attempt.
         """
         left = list(keys)
         repeated = False
@@ -204,25 +152,43 @@ class Link:
         def attempt() -> None:
             nonlocal left, repeated
             again, repeated = repeated, True
-            batch = send(left)
-            answers = list(zip(left, batch.batch_records, strict=True))
+            answers = read_answers(left, send(left))
             if note:
                 note(answers, again)
-            failed = {
-                key: _refusal(key, answer, batch.result) for key, answer in answers if answer.result not in accept
-            }
-            left = list(failed)
+            failed = [answer for answer in answers if answer.code not in accept]
+            left = [answer.key for answer in failed]
             if failed:
-                raise next((r for r in failed.values() if not self.is_transient(r)), next(iter(failed.values())))
+                refusals = [Refusal(answer.code, f"record {answer.key.hex()}: {answer.text}") for answer in failed]
+                raise next((refusal for refusal in refusals if not self.is_transient(refusal)), refusals[0])
 
         self.persist(attempt)
 
 
-def _refusal(key: bytes, answer: BatchRecord, batch_result: int) -> Refusal:
-    """Why a record of a batch failed; the batch knows more where the record got no answer of its own."""
-    silent = answer.result == NO_ANSWER and batch_result not in (0, BATCH_FAILED)
-    code = batch_result if silent else answer.result
-    return Refusal(code, f"record {key.hex()}: {answer.message or 'no further detail'}")
+class Answer(NamedTuple):
+    """What one record of a batch was answered with."""
+
+    key: bytes
+    code: int
+    bins: Any
+    text: str
+
+
+def read_answers(keys: Sequence[bytes], batch: BatchRecords) -> list[Answer]:
+    """The answer for each key.
+
+    A batch that fails before it is sent, as where no node is known, leaves 0 in its records, or has none: that is no
+    success. What the server stored or read has a generation.
+    """
+    whole = batch.result in (0, BATCH_FAILED)
+    if len(batch.batch_records) != len(keys):
+        return [Answer(key, NO_ANSWER if whole else batch.result, None, "no answer") for key in keys]
+    answers = []
+    for key, answer in zip(keys, batch.batch_records, strict=True):
+        about, bins = answer.record[1:] if answer.record else ({"gen": 0}, None)
+        silent = answer.result == NO_ANSWER or (answer.result == 0 and about["gen"] == 0)
+        code = batch.result if silent and not whole else answer.result
+        answers.append(Answer(key, code, bins, answer.message or "no further detail"))
+    return answers
 
 
 def chunks(records: Iterable[tuple[bytes, bytes]]) -> Iterator[dict[bytes, bytes]]:

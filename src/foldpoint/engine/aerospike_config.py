@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from foldpoint.errors import StoreMismatch, StoreUnavailable
+from foldpoint.engine.aerospike_errors import NO_ANSWER, NO_NODE, Refusal
+from foldpoint.engine.records import Finding
+from foldpoint.errors import StoreMismatch
 
 KIB = 1024
 LARGEST_PART = 512 * KIB
@@ -17,28 +18,14 @@ CLOCK_SKEW_MS = 250
 Settings = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A setting that endangers data. `remedy` is the line for the server's configuration, or what else to do.
-
-    `fatal`: the feature asked for cannot work at all.
-    """
-
-    setting: str
-    value: str
-    danger: str
-    remedy: str
-    fatal: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.setting} is {self.value}: {self.danger}. To change it: {self.remedy}"
-
-
 def read_settings(client: Any, namespace: str) -> list[Settings]:
-    """Configuration and statistics of the namespace, one mapping a node. StoreMismatch when there is no such one."""
+    """Configuration and statistics of the namespace, one mapping a node.
+
+    StoreMismatch when there is no such one; Refusal when a node does not answer.
+    """
     _require_namespace(client, namespace)
-    general = _ask_all(client, "statistics")
-    return [{**general.get(node, {}), **own} for node, own in _ask_all(client, f"namespace/{namespace}").items()]
+    general = _ask_pairs(client, "statistics")
+    return [{**general.get(node, {}), **own} for node, own in _ask_pairs(client, f"namespace/{namespace}").items()]
 
 
 def largest_value(nodes: Iterable[Settings]) -> int:
@@ -57,33 +44,28 @@ def examine(nodes: Iterable[Settings], *, ttl: bool) -> list[Finding]:
     return list(dict.fromkeys(found))
 
 
-def _ask_all(client: Any, command: str) -> dict[str, Settings]:
-    answers: dict[str, Settings] = {}
-    for node, (error, text) in client.info_all(command).items():
-        if error:
-            raise StoreUnavailable(f"node {node} did not answer the info command {command!r}: {error}")
-        answers[node] = _parse(text)
+def _ask(client: Any, command: str) -> dict[str, str]:
+    """Each node's answer to an info command. Refusal where a node, or every node, gave none."""
+    answers = client.info_all(command)
+    if silent := [f"node {node}: {error}" for node, (error, _) in answers.items() if error]:
+        raise Refusal(NO_ANSWER, f"info command {command!r}: {'; '.join(silent)}")
     if not answers:
-        raise StoreUnavailable(f"no node answered the info command {command!r}; is the cluster reachable?")
-    return answers
+        raise Refusal(NO_NODE, f"info command {command!r}: no answer")
+    return {node: text.strip().split("\t")[-1] for node, (_, text) in answers.items()}
+
+
+def _ask_pairs(client: Any, command: str) -> dict[str, Settings]:
+    answers = _ask(client, command)
+    return {node: dict(pair.split("=", 1) for pair in text.split(";") if "=" in pair) for node, text in answers.items()}
 
 
 def _require_namespace(client: Any, namespace: str) -> None:
-    answers = [text for _, text in client.info_all("namespaces").values() if text]
-    known = {name for text in answers for name in _payload(text).split(";")}
+    known = {name for text in _ask(client, "namespaces").values() for name in text.split(";") if name}
     if namespace not in known:
         raise StoreMismatch(
             f"the server has no namespace {namespace!r}; it has {', '.join(sorted(known)) or 'none'}. "
             "Name one of these, or add a namespace to the server's configuration"
         )
-
-
-def _payload(answer: str) -> str:
-    return answer.strip().split("\t")[-1]
-
-
-def _parse(answer: str) -> Settings:
-    return dict(pair.split("=", 1) for pair in _payload(answer).split(";") if "=" in pair)
 
 
 def _number(node: Settings, name: str) -> int:
@@ -95,6 +77,12 @@ def _number(node: Settings, name: str) -> int:
 def _record_limit(node: Settings) -> int:
     """Servers before 7.1 report 0 for `max-record-size` and limit records to the write block."""
     return _number(node, "max-record-size") or _number(node, "storage-engine.write-block-size") or 1024 * KIB
+
+
+def _line(name: str, value: str) -> str:
+    """The line of the configuration file that sets what the server reports as `name`."""
+    stanza, _, setting = name.rpartition(".")
+    return f"{setting} {value}" + (f" (in {stanza})" if stanza else "")
 
 
 def _conflict_resolution(node: Settings, ttl: bool) -> Iterable[Finding]:
@@ -175,8 +163,19 @@ def _persistence(node: Settings, ttl: bool) -> Iterable[Finding]:
             "storage-engine",
             "memory",
             "nothing is on disk; all is gone when the nodes that hold a record stop",
-            "storage-engine device { file /var/lib/aerospike/data.dat  filesize 64G }",
+            "storage-engine device, with a file and a filesize",
         )
+
+
+def _device(node: Settings, ttl: bool) -> Iterable[Finding]:
+    for name, bad, good, danger in (
+        ("cold-start-empty", "true", "false", "a node that restarts throws away what it holds"),
+        ("flush-max-ms", "0", "1000", "what was acknowledged stays in memory until a whole block is full"),
+        ("disable-odsync", "true", "false", "what was written to the device can be lost with the power"),
+    ):
+        name = f"storage-engine.{name}"
+        if node.get(name) == bad:
+            yield Finding(name, bad, danger, _line(name, good))
 
 
 def _default_ttl(node: Settings, ttl: bool) -> Iterable[Finding]:
@@ -192,8 +191,7 @@ def _default_ttl(node: Settings, ttl: bool) -> Iterable[Finding]:
 def _eviction(node: Settings, ttl: bool) -> Iterable[Finding]:
     for name in ("storage-engine.evict-used-pct", "evict-indexes-memory-pct", "evict-sys-memory-pct"):
         if ttl and _number(node, name) > 0:
-            line = f"{name.removeprefix('storage-engine.')} 0"
-            yield Finding(name, node[name], "records with a TTL are removed before it has passed", line)
+            yield Finding(name, node[name], "records with a TTL are removed before it has passed", _line(name, "0"))
 
 
 def _stop_writes(node: Settings, ttl: bool) -> Iterable[Finding]:
@@ -224,6 +222,7 @@ _RULES: tuple[Callable[[Settings, bool], Iterable[Finding]], ...] = (
     _record_size,
     _replication,
     _persistence,
+    _device,
     _default_ttl,
     _eviction,
     _stop_writes,

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Lock
 
-from foldpoint.engine.records import Capabilities, HeadRecord
+from foldpoint.engine.records import Capabilities, Finding, HeadRecord
 from foldpoint.errors import StoreUnavailable
 
 MIB = 1024 * 1024
@@ -31,6 +31,10 @@ class MemoryStore:
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    def setup(self, *, ttl: bool = False) -> list[Finding]:
+        self._require_open()
+        return []
 
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
         self._require_open()

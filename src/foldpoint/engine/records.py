@@ -42,12 +42,36 @@ class HeadRecord:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A setting of a store's server that endangers data. `remedy` is the line for the server's configuration, or what
+    else to do. `fatal`: what was asked for cannot work at all.
+    """
+
+    setting: str
+    value: str
+    danger: str
+    remedy: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.setting} is {self.value}: {self.danger}. To change it: {self.remedy}"
+
+
 class RecordStore(Protocol):
     """The verbs of a store. `ttl` is in seconds, None means never; every write states it."""
 
     @property
     def capabilities(self) -> Capabilities:
         """Fixed for the life of the store object."""
+        ...
+
+    def setup(self, *, ttl: bool = False) -> list[Finding]:
+        """Make ready, and tell what in the server's configuration endangers data. Idempotent; no verb needs it.
+
+        `ttl`: records are going to expire. Every finding is logged as a warning. StoreMismatch, before anything is
+        written, where the configuration makes that, or storing at all, impossible.
+        """
         ...
 
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:

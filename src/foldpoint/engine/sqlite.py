@@ -22,7 +22,7 @@ from foldpoint.engine.memory import (
     check_ttl,
     in_partition,
 )
-from foldpoint.engine.records import Capabilities, HeadRecord
+from foldpoint.engine.records import Capabilities, Finding, HeadRecord
 from foldpoint.engine.sqlite_file import SYNCHRONOUS, SqliteFile, absolute
 
 INLINE_BYTES = 476  # key and value together; a longer row would spill into an overflow page of its own
@@ -76,6 +76,10 @@ class SqliteStore:
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    def setup(self, *, ttl: bool = False) -> list[Finding]:
+        with self._file.reading():
+            return []  # opening the file made it ready
 
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
         """As `RecordStore.create`, in one transaction; it may be shared with calls of other threads."""
