@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,15 +13,18 @@ from checkpoints import id_of, numbered, write
 from counting import CountingStore
 from hypothesis import given
 from hypothesis import strategies as st
+from moving import Interrupted
 
 from foldpoint import Engine, Settings
 from foldpoint.codecs.envelope import deflate
 from foldpoint.codecs.head import Head, Level
 from foldpoint.codecs.model import Checkpoint
 from foldpoint.codecs.segment import Segment, SnapshotRef, Span
+from foldpoint.compaction import clean as cleaning
 from foldpoint.compaction import compact, upkeep
 from foldpoint.compaction import merge as merging
 from foldpoint.compaction.merge import FANOUT, Merge, merge, merged, next_merge
+from foldpoint.compaction.verify import verify
 from foldpoint.engine import keys
 from foldpoint.engine.history import History
 from foldpoint.engine.layout import Layout
@@ -178,6 +182,28 @@ def test_what_was_merged_goes_with_the_snapshots_that_nothing_folds_from(monkeyp
     expected = [key for ref in starts if ref for key in keys.snapshot_parts(head.epoch, ref)]
     assert sorted(keys_of(store, b"k")) == sorted(expected)
     assert len(expected) < snapshots
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_cleaner_that_was_held_up_removes_nothing_that_others_have_merged_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(merging, "FANOUT", 1 << 30)
+    monkeypatch.setattr(merging, "WORTHWHILE", 1 << 30)
+    store = MemoryStore()
+    filled(store, 400)
+    held_up = Interrupted(store)
+    slow = Engine(held_up).reader("t", "")
+    merge(slow, idle=True)
+    view = slow.load()
+    assert view is not None
+    monkeypatch.setattr(merging, "WORTHWHILE", 0)
+    # When it has read the merged segments of level 1, another goes on to level 3, and removes what that stands for.
+    held_up.after["get_many"] = lambda: upkeep(Engine(store), "t", "", idle=True)
+    with suppress(CorruptRecord):
+        cleaning._at_once(slow, view.head)
+    assert [one for one in verify(Engine(store)) if one.findings] == []
+    assert len(contents(Engine(store))) == 400
 
 
 @pytest.mark.usefixtures("eager")

@@ -15,6 +15,7 @@ from dataclasses import replace
 from foldpoint.codecs.head import DeadEpoch, Extent, Head
 from foldpoint.engine.inventory import epoch_keys, event_keys, spent_starts, superseded_keys
 from foldpoint.engine.log import Log
+from foldpoint.errors import CorruptRecord
 
 
 def clean(log: Log, grace: float) -> int:
@@ -22,11 +23,16 @@ def clean(log: Log, grace: float) -> int:
     removed = 0
     while (view := log.load()) is not None:
         head = view.head
-        if log.io.store.capabilities.ordered:
-            head, count = _at_once(log, head)
+        try:
+            if log.io.store.capabilities.ordered:
+                head, count = _at_once(log, head)
+                removed += count
+            head, count = _after_grace(log, head, grace)
             removed += count
-        head, count = _after_grace(log, head, grace)
-        removed += count
+        except CorruptRecord:
+            if not log.moved():
+                raise
+            continue
         if head == view.head:
             break
         if log.swap(head, view.revision):

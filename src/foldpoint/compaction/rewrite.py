@@ -82,8 +82,8 @@ def _leave(log: Log, prepare: Callable[[View], Head | None]) -> bool:
         view = log.load()
         if view is None or view.head.deleted:
             return False
-        log.fill(view, view.head.slots[-1])
         try:
+            log.fill(view, view.head.slots[-1])
             head = prepare(view)
         except CorruptRecord:
             if not log.moved():

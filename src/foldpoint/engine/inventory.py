@@ -35,21 +35,23 @@ def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[byt
     """The kept snapshots from which, of the segments that are left, none is folded once those up to `until` are gone.
 
     Remove them first: then what is left of a removal that was broken off can be told from the segments again.
+    Raises CorruptRecord where a segment that is left is missing: others have merged it, and what it was folded from may
+    be what the merged one is.
     """
     ends = head.extent.segments
     gone = [(at + 1, head.cleaned.segments[at], until.segments[at]) for at in range(LEVELS)]
     stay = [(at + 1, until.segments[at], ends[at]) for at in range(1, LEVELS)]
     # Of level 1, where starts rise, the first is enough.
     stay.append((1, until.segments[0], min(until.segments[0] + 1, ends[0])))
-    spent = _starts(reader, head, gone) - _starts(reader, head, stay) - {head.kept}
+    spent = _starts(reader, head, gone, present=True) - _starts(reader, head, stay) - {head.kept}
     for ref in spent:
         # From the last part to the first, so that a removal that is broken off is found and finished.
         yield keys.snapshot_parts(head.epoch, ref)[::-1]
 
 
-def _starts(reader: Reader, head: Head, runs: list[tuple[int, int, int]]) -> set[SnapshotRef]:
+def _starts(reader: Reader, head: Head, runs: list[tuple[int, int, int]], *, present: bool = False) -> set[SnapshotRef]:
     layout = replace(Layout.of(head), runs=tuple(runs))
-    return {span.start for span in reader.spans(layout, len(layout), present=True) if span.start is not None}
+    return {span.start for span in reader.spans(layout, len(layout), present=present) if span.start is not None}
 
 
 def epoch_keys(io: RecordIO, epoch: bytes, cleaned: Extent, extent: Extent) -> Iterator[list[bytes]]:
