@@ -28,11 +28,11 @@ def settings_of(url: str | None) -> Settings:
 def open_engine(url: str | None) -> Iterator[Engine]:
     """An engine on the store at `url`, or at FOLDPOINT_URL, with the other settings from the environment.
 
-    The store must be there: a URL that was mistyped makes no file. Where LANGGRAPH_AES_KEY is set records are sealed
-    with that key.
+    The store must be there: a URL that was mistyped makes no file. Should the machine crash, a command may have to be
+    run again. Where LANGGRAPH_AES_KEY is set records are sealed with that key.
     """
     settings = settings_of(url)
-    store = open_store(settings.url, create=False)
+    store = open_store(settings.url, create=False, durable=False)
     try:
         yield Engine(store, settings, cipher=_cipher())
     finally:

@@ -13,23 +13,24 @@ from foldpoint.errors import StoreUnavailable
 FORMS = "memory:, sqlite:///file.db, or aerospike://host:3000,host2:3000/namespace?prefix=fp"
 
 
-def open_store(url: str, *, create: bool = True) -> RecordStore:
+def open_store(url: str, *, create: bool = True, durable: bool = True) -> RecordStore:
     """The store that `url` names, open.
 
     sqlite:///relative.db and sqlite:////absolute.db as in SQLAlchemy. create: a file that is not there is made.
-    Raises ValueError for a malformed URL, StoreUnavailable where the store cannot be opened.
+    durable: a write lasts when it returns; otherwise one in a file lasts as soon as a later, durable one does,
+    whoever's that is. Raises ValueError for a malformed URL, StoreUnavailable where the store cannot be opened.
     """
     parts = urlsplit(url)
     if url in ("memory:", "memory://"):
         return MemoryStore()
     if parts.scheme == "sqlite":
-        return _open_sqlite(url, create)
+        return _open_sqlite(url, create, durable)
     if parts.scheme == "aerospike":
         return _open_aerospike(url)
     raise ValueError(f"url: expected {FORMS}, got {url!r}")
 
 
-def _open_sqlite(url: str, create: bool) -> RecordStore:
+def _open_sqlite(url: str, create: bool, durable: bool) -> RecordStore:
     prefix = "sqlite:///"
     path = unquote(url[len(prefix) :])
     if not url.startswith(prefix) or not path or path == ":memory:":
@@ -38,7 +39,7 @@ def _open_sqlite(url: str, create: bool) -> RecordStore:
         raise StoreUnavailable(
             f"SQLite store {os.path.abspath(path)}: there is no such file; is the URL {url!r} right?"
         )
-    return SqliteStore(path)
+    return SqliteStore(path, synchronous="FULL" if durable else "NORMAL")
 
 
 def _open_aerospike(url: str) -> RecordStore:
