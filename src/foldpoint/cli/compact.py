@@ -123,12 +123,17 @@ def command(
 
 @dataclass(slots=True)
 class Summary:
-    """What a job did; bytes are those of log records, bytes_reclaimed by how much the store's file shrank."""
+    """What a job did.
+
+    waiting: streams with records that go when the grace is over. outdated: left to the next run, as others changed them
+    meanwhile. Bytes are those of log records; bytes_reclaimed: by how much the store's file shrank.
+    """
 
     streams: int = 0
     failed: int = 0
     deleted: int = 0
     waiting: int = 0
+    outdated: int = 0
     events_sealed: int = 0
     merges: int = 0
     checkpoints_dropped: int = 0
@@ -147,6 +152,7 @@ class Summary:
         self.streams += 1
         self.deleted += bool(report.deleted)
         self.waiting += report.superseded
+        self.outdated += report.outdated
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(report, name))
 

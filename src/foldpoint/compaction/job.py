@@ -6,6 +6,7 @@ the shares that were done.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -147,12 +148,16 @@ def _is_first(engine: Engine, head: Head) -> bool:
 
 
 class Journal:
-    """Which shares of a job are done, in a file; it goes when all are. job: what makes it this job and no other."""
+    """Which shares of a job are done, in a file; it goes when all are. job: what makes it this job and no other.
+
+    Of that only a digest is stored: a URL may hold a password.
+    """
 
     def __init__(self, path: Path, job: dict[str, Any]) -> None:
         """Raises ValueError if the file is something else, or of another job."""
         self._path = path
-        self._job = {**job, "shares": SHARES}
+        named = json.dumps({**job, "shares": SHARES}, sort_keys=True).encode()
+        self._job = hashlib.blake2b(named, digest_size=16).hexdigest()
         self._done: list[int] = []
         with suppress(FileNotFoundError):
             self._read()
@@ -180,4 +185,4 @@ class Journal:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"resume file {self._path} is none ({error!r}); give another, or remove it") from error
         if job != self._job:
-            raise ValueError(f"resume file {self._path} is of another job, {job}; give another, or remove it")
+            raise ValueError(f"resume file {self._path} is of another job (store, prefix or policy); give another")
