@@ -14,6 +14,7 @@ from foldpoint.codecs.head import LEVELS, Head, Level
 from foldpoint.codecs.segment import Segment, encode_segment, encode_span
 from foldpoint.engine import keys
 from foldpoint.engine.log import Log
+from foldpoint.errors import CorruptRecord
 
 FANOUT = 16
 """So many segments are merged into one of the next level while a thread is in use."""
@@ -59,7 +60,13 @@ def merge(log: Log, *, idle: bool = False) -> int:
     """Do every merge that is due, safely beside writers and other compactors; how many were done."""
     done = 0
     while (view := log.load()) is not None and (step := next_merge(view.head, idle=idle)) is not None:
-        head = _merge(log, view.head, step)
+        try:
+            head = _merge(log, view.head, step)
+        except CorruptRecord:
+            # Another compactor may have merged the same segments, and removed them.
+            if not log.moved():
+                raise
+            continue
         if log.swap(head, view.revision):
             log.view = replace(view, head=head, revision=view.revision + 1)
             done += 1

@@ -215,17 +215,24 @@ class Log:
         return taken is not None and taken.payload == payload
 
     def _recheck(self, view: View, seq: int, payload: bytes) -> View | None:
-        """The answer came late: a fresh view if the event is in the log.
+        """A fresh view if the event is in the log under its number.
 
-        None if its slot was sealed, and emptied, before the event arrived in it, or if the epoch was left.
+        None if that was sealed and emptied before the event arrived, if another event is there, or the epoch was left.
         """
         self.view = None
-        fresh = self.load()
-        if fresh is None or fresh.head.epoch != view.head.epoch:
-            return None
-        if seq > fresh.head.sealed or fresh.slice.payload(seq) == payload:
-            return fresh
-        return None
+        for _ in range(_ATTEMPTS):
+            fresh = self.load()
+            if fresh is None or fresh.head.epoch != view.head.epoch:
+                return None
+            if seq > fresh.head.sealed:
+                taken = fresh.slice.events.get(seq)
+                return fresh if taken is not None and taken.payload == payload else None
+            try:
+                return fresh if fresh.slice.payload(seq) == payload else None
+            except CorruptRecord:
+                if not self.moved():
+                    raise
+        raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
 
     # -- sealing -------------------------------------------------------------------------------------------------------
 
