@@ -34,10 +34,16 @@ class Settings(BaseSettings):
         600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it"
     )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
-        256 * 1024 * 1024, description="memory for the last state of active streams, least recently used first out"
+        256 * 1024 * 1024,
+        description="memory for the last state of active streams, least recently used first out; savers take a fourth "
+        "of it more, for messages as they serialized them",
     )
     compression_level: Annotated[int, Field(ge=1, le=22)] = Field(3, description="zstd level of single events")
     segment_level: Annotated[int, Field(ge=1, le=22)] = Field(9, description="zstd level of segments and snapshots")
+    fast_encoding: bool = Field(
+        True, description="serialize messages, and find those that did not change, without pydantic; same bytes"
+    )
+    fast_decoding: bool = Field(True, description="build messages without pydantic's validators; same objects")
     compaction: Where = Field(
         "background",
         description="where a saver seals and cleans: in a thread, in the put that finds it due, or only when it must",

@@ -11,21 +11,29 @@ from stores import BACKENDS, Harness
 from foldpoint import Engine, FoldpointSaver, Settings
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
-    harness = BACKENDS[request.param](tmp_path)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every backend; the memory once more without the fast paths of serializing."""
+    if "backend" in metafunc.fixturenames:
+        slow = ["memory, by LangGraph's serializer"] if "make_saver" in metafunc.fixturenames else []
+        metafunc.parametrize("backend", [*sorted(BACKENDS), *slow])
+
+
+@pytest.fixture
+def harness(backend: str, tmp_path: Path) -> Iterator[Harness]:
+    harness = BACKENDS[backend.partition(",")[0]](tmp_path)
     yield harness
     harness.close()
 
 
 @pytest.fixture
-def make_saver(harness: Harness) -> Iterator[Callable[..., FoldpointSaver]]:
+def make_saver(harness: Harness, backend: str) -> Iterator[Callable[..., FoldpointSaver]]:
     """Savers on one store object, as several threads of one process have."""
-    store = harness.open()
+    store, fast = harness.open(), backend in BACKENDS
     savers: list[FoldpointSaver] = []
 
     def make(*, window: int = 64, **options: object) -> FoldpointSaver:
-        savers.append(FoldpointSaver(Engine(store, Settings(window=window)), **options))  # type: ignore[arg-type]
+        settings = Settings(window=window, fast_encoding=fast, fast_decoding=fast)
+        savers.append(FoldpointSaver(Engine(store, settings), **options))  # type: ignore[arg-type]
         return savers[-1]
 
     yield make

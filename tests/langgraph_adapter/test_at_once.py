@@ -38,9 +38,9 @@ def all_at_once(*work: Callable[[], None]) -> None:
 
 
 @pytest.fixture(params=["one saver", "several savers"])
-def savers(harness: Harness, request: pytest.FixtureRequest) -> Iterator[list[FoldpointSaver]]:
+def savers(harness: Harness, backend: str, request: pytest.FixtureRequest) -> Iterator[list[FoldpointSaver]]:
     """For each worker a saver: the same, or each its own, on a store object of its own where a backend can."""
-    own = any(request.node.callspec.params["harness"] == name for name in SHARED)
+    own = backend in SHARED
     count = 1 if request.param == "one saver" else WORKERS
     stores = [harness.open() for _ in range(count if own else 1)]
     made = [FoldpointSaver(Engine(stores[n % len(stores)], Settings(window=8))) for n in range(count)]

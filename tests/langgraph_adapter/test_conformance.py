@@ -6,14 +6,12 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import pytest
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from stores import BACKENDS
 
 from foldpoint import Engine, FoldpointSaver, Settings
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
 async def test_all_eight_capabilities_are_found_and_none_fails(backend: str, tmp_path: Path) -> None:
     folders: Callable[[], int] = itertools.count().__next__
 

@@ -98,9 +98,9 @@ def test_pruning_keeps_the_last_of_every_namespace_with_values_and_writes(
 
 
 @pytest.fixture
-def two(harness: Harness, request: pytest.FixtureRequest) -> Iterator[tuple[FoldpointSaver, FoldpointSaver]]:
+def two(harness: Harness, backend: str) -> Iterator[tuple[FoldpointSaver, FoldpointSaver]]:
     """Savers with store objects of their own, as two processes have; on memory they share one."""
-    shared = any(request.node.callspec.params["harness"] == name for name in SHARED)
+    shared = backend in SHARED
     first = harness.open()
     second = harness.open() if shared else first
     with (

@@ -1,4 +1,8 @@
-"""LangGraph's checkpointer on the engine: `conversion` (objects to bytes and back), `saver`, `factory`."""
+"""LangGraph's checkpointer on the engine.
+
+Read in this order: `known`, `encoding`, `decoding` (objects to bytes and back; only these two serialize),
+`conversion` (checkpoints to the engine's and back), `saver`, `factory`.
+"""
 
 from foldpoint.langgraph_adapter.factory import generate_checkpointer
 from foldpoint.langgraph_adapter.saver import FoldpointSaver

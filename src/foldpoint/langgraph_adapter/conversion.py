@@ -1,4 +1,4 @@
-"""LangGraph's checkpoints as the engine stores them, and back. The only place that serializes and deserializes."""
+"""LangGraph's checkpoints as the engine stores them, and back."""
 
 from __future__ import annotations
 
@@ -14,27 +14,23 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
-from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from foldpoint.codecs.event import Folded
 from foldpoint.codecs.model import PARENTS, Checkpoint, Header, Scalar, Value, Write
+from foldpoint.langgraph_adapter.decoding import Decoder
+from foldpoint.langgraph_adapter.encoding import Encoder
 
 _HEADER_KEYS = {"v", "id", "ts", "channel_values", "channel_versions", "versions_seen", "updated_channels"}
 _INT_LIMIT = 1 << 62
 """Labels are stored as differences, which must fit 64 bits too."""
 
 
-def to_value(serde: SerializerProtocol, value: Any) -> Value:
-    type_, data = serde.dumps_typed(value)
-    return Value(type_, bytes(data))
-
-
-def from_value(serde: SerializerProtocol, value: Value) -> Any:
-    return serde.loads_typed((value.type, value.data))
-
-
 def to_checkpoint(
-    serde: SerializerProtocol, config: RunnableConfig, checkpoint: LangGraphCheckpoint, metadata: CheckpointMetadata
+    encoder: Encoder,
+    stream: tuple[str, str],
+    config: RunnableConfig,
+    checkpoint: LangGraphCheckpoint,
+    metadata: CheckpointMetadata,
 ) -> Checkpoint:
     """Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string."""
     _check_names("channels", checkpoint["channel_values"])
@@ -56,11 +52,13 @@ def to_checkpoint(
             channel_versions=dict(checkpoint["channel_versions"]),
             versions_seen={node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
             updated_channels=_listed(checkpoint.get("updated_channels")),
-            extra=to_value(serde, extra) if extra else None,
+            extra=encoder.value(extra) if extra else None,
         ),
-        channels={name: to_value(serde, value) for name, value in checkpoint["channel_values"].items()},
+        channels={
+            name: encoder.channel((*stream, name), value) for name, value in checkpoint["channel_values"].items()
+        },
         labels=labels,
-        metadata=to_value(serde, rest) if rest else None,
+        metadata=encoder.value(rest) if rest else None,
     )
 
 
@@ -98,36 +96,34 @@ def _is_label(value: Any) -> bool:
     return value is None or type(value) in (str, bool, float)
 
 
-def to_writes(
-    serde: SerializerProtocol, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
-) -> list[Write]:
+def to_writes(encoder: Encoder, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> list[Write]:
     _check_names("writes", (channel for channel, _ in writes))
     return [
-        Write(task_id, WRITES_IDX_MAP.get(channel, at), channel, to_value(serde, value), task_path)
+        Write(task_id, WRITES_IDX_MAP.get(channel, at), channel, encoder.value(value), task_path)
         for at, (channel, value) in enumerate(writes)
     ]
 
 
-def from_writes(serde: SerializerProtocol, writes: Sequence[Write]) -> list[PendingWrite]:
-    return [(write.task_id, write.channel, from_value(serde, write.value)) for write in writes]
+def from_writes(decoder: Decoder, writes: Sequence[Write]) -> list[PendingWrite]:
+    return [(write.task_id, write.channel, decoder.value(write.value)) for write in writes]
 
 
-def from_metadata(serde: SerializerProtocol, folded: Folded) -> CheckpointMetadata:
-    rest = from_value(serde, folded.metadata) if folded.metadata else {}
+def from_metadata(decoder: Decoder, folded: Folded) -> CheckpointMetadata:
+    rest = decoder.value(folded.metadata) if folded.metadata else {}
     labels = {key: value for key, value in folded.labels.items() if not key.startswith(PARENTS)}
     parents = {key.removeprefix(PARENTS): value for key, value in folded.labels.items() if key.startswith(PARENTS)}
     return cast(CheckpointMetadata, {**labels, **({"parents": parents} if parents else {}), **rest})
 
 
-def matches(serde: SerializerProtocol, folded: Folded, wanted: Mapping[str, Any]) -> bool:
+def matches(decoder: Decoder, folded: Folded, wanted: Mapping[str, Any]) -> bool:
     """Whether the metadata has all of `wanted`; deserializes only if a wanted key is no plain scalar."""
     if all(key in folded.labels and not key.startswith(PARENTS) for key in wanted):
         return all(folded.labels[key] == value for key, value in wanted.items())
-    metadata = from_metadata(serde, folded)
+    metadata = from_metadata(decoder, folded)
     return all(metadata.get(key) == value for key, value in wanted.items())
 
 
-def from_header(serde: SerializerProtocol, header: Header, values: dict[str, Any]) -> LangGraphCheckpoint:
+def from_header(decoder: Decoder, header: Header, values: dict[str, Any]) -> LangGraphCheckpoint:
     checkpoint = {
         "v": header.v,
         "ts": header.ts,
@@ -138,7 +134,7 @@ def from_header(serde: SerializerProtocol, header: Header, values: dict[str, Any
         "updated_channels": _listed(header.updated_channels),
     }
     if header.extra:
-        checkpoint.update(from_value(serde, header.extra))
+        checkpoint.update(decoder.value(header.extra))
     return cast(LangGraphCheckpoint, checkpoint)
 
 
@@ -149,7 +145,7 @@ def to_config(thread_id: Any, namespace: str, checkpoint_id: str) -> RunnableCon
 
 
 def to_tuple(
-    serde: SerializerProtocol,
+    decoder: Decoder,
     thread_id: Any,
     namespace: str,
     folded: Folded,
@@ -157,11 +153,11 @@ def to_tuple(
     writes: Sequence[Write],
 ) -> CheckpointTuple:
     header = folded.header
-    values = {name: from_value(serde, value) for name, value in channels.items()}
+    values = {name: decoder.value(value) for name, value in channels.items()}
     return CheckpointTuple(
         config=to_config(thread_id, namespace, header.id),
-        checkpoint=from_header(serde, header, values),
-        metadata=from_metadata(serde, folded),
+        checkpoint=from_header(decoder, header, values),
+        metadata=from_metadata(decoder, folded),
         parent_config=to_config(thread_id, namespace, header.parent) if header.parent else None,
-        pending_writes=from_writes(serde, writes),
+        pending_writes=from_writes(decoder, writes),
     )

@@ -33,6 +33,8 @@ from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.url import open_store
 from foldpoint.langgraph_adapter import conversion
+from foldpoint.langgraph_adapter.decoding import Decoder
+from foldpoint.langgraph_adapter.encoding import Encoder
 from foldpoint.langgraph_adapter.ttl import Lifetime
 from foldpoint.settings import Where, load_settings
 
@@ -68,7 +70,6 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         self._plain_engine = engine
         self._engine = engine
         self._serde: SerializerProtocol = JsonPlusSerializer()
-        self._values: SerializerProtocol = self._serde
         self._lifetime = Lifetime.parse(ttl, engine.settings.ttl)
         self._upkeep = upkeep_at(compaction or engine.settings.compaction)
         self._pool = ThreadPoolExecutor(engine.settings.io_threads, thread_name_prefix="foldpoint-io")
@@ -150,12 +151,14 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     @serde.setter
     def serde(self, serde: SerializerProtocol) -> None:
         self._serde = serde
+        values, settings = serde, self._plain_engine.settings
         if isinstance(serde, EncryptedSerializer):
-            self._values = serde.serde
+            values = serde.serde
             self._engine = self._plain_engine.with_cipher(serde.cipher)
         else:
-            self._values = serde
             self._engine = self._plain_engine
+        self._encoder = Encoder(values, memory=settings.cache_bytes // 4, fast=settings.fast_encoding)
+        self._decoder = Decoder(values, fast=settings.fast_decoding)
         if self._schedule is not None:
             self._schedule.engine = self._engine
 
@@ -176,7 +179,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     ) -> RunnableConfig:
         """Store a checkpoint with all its channel values; durable when it returns."""
         thread_id, namespace = _stream(config)
-        stored = conversion.to_checkpoint(self._values, config, checkpoint, metadata)
+        stored = conversion.to_checkpoint(self._encoder, (thread_id, namespace), config, checkpoint, metadata)
         tail = self._engine.put(thread_id, namespace, stored, ttl=self._lifetime.seconds)
         self._after_write(thread_id, namespace, tail)
         return conversion.to_config(config["configurable"]["thread_id"], namespace, checkpoint["id"])
@@ -191,7 +194,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             raise ValueError("put_writes needs config['configurable']['checkpoint_id']: the checkpoint they belong to")
         if not writes:
             return
-        stored = conversion.to_writes(self._values, writes, task_id, task_path)
+        stored = conversion.to_writes(self._encoder, writes, task_id, task_path)
         tail = self._engine.put_writes(thread_id, namespace, checkpoint_id, stored, ttl=self._lifetime.seconds)
         self._after_write(thread_id, namespace, tail)
 
@@ -220,7 +223,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         return found
 
     def _tuple(self, thread_id: Any, namespace: str, entry: Entry) -> CheckpointTuple:
-        return conversion.to_tuple(self._values, thread_id, namespace, entry.folded, entry.state(), entry.writes())
+        return conversion.to_tuple(self._decoder, thread_id, namespace, entry.folded, entry.state(), entry.writes())
 
     def list(
         self,
@@ -238,7 +241,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         found = (
             (thread_id, namespace, entry)
             for thread_id, namespace, entry in self._entries(config, before)
-            if not filter or conversion.matches(self._values, entry.folded, filter)
+            if not filter or conversion.matches(self._decoder, entry.folded, filter)
         )
         for thread_id, namespace, entry in islice(found, limit):
             yield self._tuple(thread_id, namespace, entry)
@@ -286,9 +289,9 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         for channel in channels:
             history: DeltaChannelHistory = {"writes": []}
             if found is not None:
-                history["writes"] = conversion.from_writes(self._values, found[channel].writes)
+                history["writes"] = conversion.from_writes(self._decoder, found[channel].writes)
                 if (seed := found[channel].seed) is not None:
-                    history["seed"] = conversion.from_value(self._values, seed)
+                    history["seed"] = self._decoder.value(seed)
             result[channel] = history
         return result
 
