@@ -36,6 +36,7 @@ __all__ = ["LOOPBACK", "NAMESPACE", "Cluster", "connect", "free_bases", "raw_cli
 
 ENVIRONMENT = "FOLDPOINT_TEST_AEROSPIKE"
 MISSING = f"no Aerospike: put `asd` on PATH or set {ENVIRONMENT}=host:port/namespace"
+NO_ASD = "these tests break or configure their server: put `asd` on PATH"
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,24 @@ def target() -> Target:
     named = from_environment()
     if named:
         host, port, namespace = named
+        if refusal := why_silent(host, port):
+            pytest.fail(f"{ENVIRONMENT} names {host}:{port}, which does not answer: {refusal}")
         return Target([(host, port)], namespace)
     require_asd()
     server = start_server()
     atexit.register(server.stop)
+    raw_client(server.hosts).close()
     return Target(server.hosts, server.namespace)
+
+
+@lru_cache(maxsize=1)
+def why_silent(host: str, port: int) -> str:
+    """Why the named server does not answer; empty where it does. Asked once, so that many tests fail fast."""
+    try:
+        raw_client([(host, port)]).close()
+    except client_errors.AerospikeError as error:
+        return str(error)
+    return ""
 
 
 def open_on(cluster: Cluster, **options: Any) -> AerospikeStore:
@@ -92,14 +106,15 @@ def set_config(cluster: Cluster, line: str) -> None:
 def require_asd() -> None:
     """Skip the test unless a private server can be started here."""
     if shutil.which("asd") is None:
-        pytest.skip(MISSING)
+        pytest.skip(NO_ASD if from_environment() else MISSING)
 
 
 def say_if_skipped(reporter: Any) -> None:
     """One line, at the end of a run, for all tests that had no server. `reporter` is pytest's terminal reporter."""
-    skipped = sum(MISSING in str(report.longrepr) for report in reporter.stats.get("skipped", []))
-    if skipped:
-        reporter.write_line(f"{skipped} tests skipped: {MISSING}", yellow=True)
+    reasons = [str(report.longrepr) for report in reporter.stats.get("skipped", [])]
+    for reason in (MISSING, NO_ASD):
+        if skipped := sum(reason in text for text in reasons):
+            reporter.write_line(f"{skipped} tests skipped: {reason}", yellow=True)
 
 
 def from_environment() -> tuple[str, int, str] | None:

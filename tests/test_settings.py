@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from foldpoint import FoldpointSaver, Settings
 from foldpoint.settings import load_settings
 
 GIVEN: dict[str, tuple[str, Any]] = {
     "url": ("memory:", "memory:"),
+    "aerospike_password": ("p", SecretStr("p")),
+    "aerospike_keyfile_pw": ("p", SecretStr("p")),
     "window": ("128", 128),
     "snapshot_ratio": ("2.5", 2.5),
     "grace": ("0", 0.0),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Where = Literal["background", "inline", "off"]
@@ -18,11 +18,18 @@ Where = Literal["background", "inline", "off"]
 class Settings(BaseSettings):
     """How an engine works. Every field may be given as `FOLDPOINT_<NAME>`; a wrong value names itself."""
 
-    model_config = SettingsConfigDict(env_prefix="FOLDPOINT_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FOLDPOINT_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: str = Field(
         "sqlite:///foldpoint.db",
+        repr=False,  # it may hold a password
         description="memory:, sqlite:///file.db, or aerospike://host:3000,host2:3000/namespace?prefix=fp",
+    )
+    aerospike_password: SecretStr | None = Field(
+        None, repr=False, description="of the user whom the URL names without a password"
+    )
+    aerospike_keyfile_pw: SecretStr | None = Field(
+        None, repr=False, description="of the encrypted keyfile that the URL names"
     )
     window: Annotated[int, Field(ge=2, le=1024)] = Field(
         64, description="events after the last sealed segment before a writer seals (design: K)"
@@ -73,4 +80,7 @@ def load_settings(**given: object) -> Settings:
 def _explain(problem: object) -> str:
     assert isinstance(problem, dict)
     name = ".".join(map(str, problem["loc"])) or "settings"
-    return f"{name} (FOLDPOINT_{name.upper()}): {problem['msg']}, got {problem['input']!r}"
+    what = f"{name} (FOLDPOINT_{name.upper()}): {problem['msg']}"
+    field = Settings.model_fields.get(name)
+    # An unknown name may be that of a password, misspelt.
+    return f"{what}, got {problem['input']!r}" if field and field.repr else what

@@ -32,7 +32,7 @@ def open_engine(url: str | None) -> Iterator[Engine]:
     run again. Where LANGGRAPH_AES_KEY is set records are sealed with that key.
     """
     settings = settings_of(url)
-    store = open_store(settings.url, create=False, durable=False)
+    store = open_store(settings.url, settings, create=False, durable=False)
     try:
         yield Engine(store, settings, cipher=_cipher())
     finally:

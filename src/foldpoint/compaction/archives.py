@@ -24,7 +24,7 @@ class Archives:
         """Raises ValueError for a malformed URL, StoreUnavailable where the store cannot be opened."""
         with self._lock:
             if url not in self._opened:
-                self._opened[url] = self._engine.on(open_store(url))
+                self._opened[url] = self._engine.on(open_store(url, self._engine.settings))
             return self._opened[url]
 
     def __enter__(self) -> Archives:

@@ -229,7 +229,8 @@ def connect(
     try:
         return aerospike.client(settings)
     except client_errors.AerospikeError as error:
-        raise translate(error, f"Aerospike at {describe(hosts)} cannot be reached") from error
+        how = "without TLS" if tls is None else "over TLS (are the certificates and the TLS name right?)"
+        raise translate(error, f"no connection to Aerospike at {describe(hosts)} {how}") from error
 
 
 def describe(hosts: Sequence[tuple[str, int] | tuple[str, int, str]]) -> str:

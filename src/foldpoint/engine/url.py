@@ -1,33 +1,51 @@
-"""Stores by URL."""
+"""Stores by URL, or on a client that somebody else connected."""
 
 from __future__ import annotations
 
 import os
-from urllib.parse import parse_qsl, unquote, urlsplit
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
 from foldpoint.errors import StoreUnavailable
+from foldpoint.settings import Settings
+
+if TYPE_CHECKING:
+    import aerospike
 
 FORMS = "memory:, sqlite:///file.db, or aerospike://host:3000,host2:3000/namespace?prefix=fp"
 
 
-def open_store(url: str, *, create: bool = True, durable: bool = True) -> RecordStore:
+def open_store(url: str, settings: Settings | None = None, *, create: bool = True, durable: bool = True) -> RecordStore:
     """The store that `url` names, open.
 
-    sqlite:///relative.db and sqlite:////absolute.db as in SQLAlchemy. create: a file that is not there is made.
-    durable: a write lasts when it returns; otherwise one in a file lasts as soon as a later, durable one does,
-    whoever's that is. Raises ValueError for a malformed URL, StoreUnavailable where the store cannot be opened.
+    sqlite:///relative.db and sqlite:////absolute.db as in SQLAlchemy. settings: give the passwords that an Aerospike
+    URL leaves out. create: a file that is not there is made. durable: a write lasts when it returns; otherwise one in a
+    file lasts as soon as a later, durable one does, whoever's that is. Raises ValueError for a malformed URL,
+    StoreUnavailable where the store cannot be opened.
     """
-    parts = urlsplit(url)
     if url in ("memory:", "memory://"):
         return MemoryStore()
-    if parts.scheme == "sqlite":
+    if url.startswith("sqlite:"):
         return _open_sqlite(url, create, durable)
-    if parts.scheme == "aerospike":
-        return _open_aerospike(url)
-    raise ValueError(f"url: expected {FORMS}, got {url!r}")
+    if url.startswith("aerospike:"):
+        return _open_aerospike(url, settings or Settings())
+    raise ValueError(f"url: expected {FORMS}, got {without_secrets(url)!r}")
+
+
+def open_on_client(client: aerospike.Client, namespace: str, prefix: str) -> RecordStore:
+    """A store on a connected client, which stays open when the store is closed. Raises as `open_store`."""
+    from foldpoint.engine.aerospike import AerospikeStore
+
+    return AerospikeStore(client, namespace, prefix=prefix)
+
+
+def without_secrets(url: str) -> str:
+    """The URL without user, password and options."""
+    return re.sub(r"//.*@", "//", url, flags=re.DOTALL).partition("?")[0]
 
 
 def _open_sqlite(url: str, create: bool, durable: bool) -> RecordStore:
@@ -42,23 +60,14 @@ def _open_sqlite(url: str, create: bool, durable: bool) -> RecordStore:
     return SqliteStore(path, synchronous="FULL" if durable else "NORMAL")
 
 
-def _open_aerospike(url: str) -> RecordStore:
+def _open_aerospike(url: str, settings: Settings) -> RecordStore:
     from foldpoint.engine.aerospike import AerospikeStore
+    from foldpoint.engine.aerospike_url import parse
 
-    parts = urlsplit(url)
-    namespace = parts.path.strip("/")
-    options = dict(parse_qsl(parts.query))
-    unknown = set(options) - {"prefix"}
-    if not parts.netloc or not namespace or "/" in namespace or unknown:
-        raise ValueError(f"url: expected aerospike://host:3000,host2:3000/namespace?prefix=fp, got {url!r}")
-    hosts = [_host(url, part) for part in parts.netloc.rpartition("@")[2].split(",")]
-    return AerospikeStore.connect(hosts, namespace, prefix=options.get("prefix", "fp"))
-
-
-def _host(url: str, part: str) -> tuple[str, int]:
-    name, _, port = part.rpartition(":")
-    if not name:
-        name, port = part, "3000"
-    if not name or not port.isdigit():
-        raise ValueError(f"url: expected host or host:port, got {part!r} in {url!r}")
-    return name, int(port)
+    password, keyfile_pw = settings.aerospike_password, settings.aerospike_keyfile_pw
+    arguments = parse(
+        url,
+        password=password.get_secret_value() if password else None,
+        keyfile_pw=keyfile_pw.get_secret_value() if keyfile_pw else None,
+    )
+    return AerospikeStore.connect(**arguments)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -31,12 +31,16 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from foldpoint.compaction import DropAll, DropRuns, KeepLast, Policy, Schedule, copy_thread, rewrite_thread, upkeep_at
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
-from foldpoint.engine.url import open_store
+from foldpoint.engine.records import Finding
+from foldpoint.engine.url import open_on_client, open_store
 from foldpoint.langgraph_adapter import conversion
 from foldpoint.langgraph_adapter.decoding import Decoder
 from foldpoint.langgraph_adapter.encoding import Encoder
 from foldpoint.langgraph_adapter.ttl import Lifetime
 from foldpoint.settings import Where, load_settings
+
+if TYPE_CHECKING:
+    import aerospike
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,15 +54,17 @@ _STRATEGIES = "'keep_latest', 'delete' (or 'delete_all'), or keep_last=N"
 class FoldpointSaver(BaseCheckpointSaver[Any]):
     """LangGraph checkpoints in a log of deltas.
 
-    engine: where to store. serde: LangGraph's serializer; with an `EncryptedSerializer` its inner serializer makes the
-    values and its cipher seals whole records. ttl: {"default_ttl": minutes, "refresh_on_read": bool}; a thread expires
-    whole, between 1 and 1.25 times the TTL after its last use. compaction: where this saver's streams are sealed and
-    cleaned, as `Settings.compaction`.
+    engine: where to store; or client, namespace and prefix: a connected Aerospike client, which is yours to close, and
+    where its sets are; the settings are then those of the environment. serde: LangGraph's serializer; with an
+    `EncryptedSerializer` its inner serializer makes the values and its cipher seals whole records.
+    ttl: {"default_ttl": minutes, "refresh_on_read": bool}; a thread expires whole, between 1 and 1.25 times the TTL
+    after its last use. compaction: where this saver's streams are sealed and cleaned, as `Settings.compaction`.
 
         with FoldpointSaver.from_conn_string("sqlite:///agents.db") as saver:
             graph = builder.compile(checkpointer=saver)
     """
 
+    @overload
     def __init__(
         self,
         engine: Engine,
@@ -66,14 +72,39 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         serde: SerializerProtocol | None = None,
         ttl: Mapping[str, Any] | None = None,
         compaction: Where | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        client: aerospike.Client,
+        namespace: str,
+        prefix: str = "fp",
+        serde: SerializerProtocol | None = None,
+        ttl: Mapping[str, Any] | None = None,
+        compaction: Where | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        engine: Engine | None = None,
+        *,
+        client: aerospike.Client | None = None,
+        namespace: str | None = None,
+        prefix: str = "fp",
+        serde: SerializerProtocol | None = None,
+        ttl: Mapping[str, Any] | None = None,
+        compaction: Where | None = None,
     ) -> None:
+        self._owns_store = engine is None
+        engine = _engine(engine, client, namespace, prefix)
         self._plain_engine = engine
         self._engine = engine
         self._serde: SerializerProtocol = JsonPlusSerializer()
         self._lifetime = Lifetime.parse(ttl, engine.settings.ttl)
         self._upkeep = upkeep_at(compaction or engine.settings.compaction)
         self._pool = ThreadPoolExecutor(engine.settings.io_threads, thread_name_prefix="foldpoint-io")
-        self._owns_store = False
         self._schedule: Schedule | None = None
         super().__init__(serde=serde)
         self._schedule = Schedule.configured(self._engine)
@@ -93,7 +124,12 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         Raises ValueError for a malformed URL or setting, StoreUnavailable where the store cannot be opened.
         """
         chosen = load_settings(url=url, **settings)
-        saver = cls(Engine(open_store(url), chosen), serde=serde, ttl=ttl)
+        store = open_store(url, chosen)
+        try:
+            saver = cls(Engine(store, chosen), serde=serde, ttl=ttl)
+        except BaseException:
+            store.close()
+            raise
         saver._owns_store = True
         return saver
 
@@ -114,7 +150,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
     def close(self) -> None:
-        """Stop background work, and close the store if `from_conn_string` opened it. Idempotent."""
+        """Stop background work, and close the store unless it was given. Idempotent."""
         if self._schedule is not None:
             self._schedule.close()
         self._upkeep.close()
@@ -122,12 +158,17 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         if self._owns_store:
             self._plain_engine.store.close()
 
-    def setup(self) -> None:
-        """Make the store ready. Idempotent, and not needed: opening a store does it too."""
+    def setup(self) -> list[Finding]:
+        """Make the store ready, and tell, also in the log, which settings of its server endanger data. Idempotent.
 
-    async def asetup(self) -> None:
+        A store works without; but here a TTL that the server would refuse is an error (StoreMismatch) before the first
+        write.
+        """
+        return self._plain_engine.store.setup(ttl=self._lifetime.seconds is not None)
+
+    async def asetup(self) -> list[Finding]:
         """As `setup`."""
-        await self._async(self.setup)
+        return await self._async(self.setup)
 
     @property
     def engine(self) -> Engine:
@@ -405,6 +446,16 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     ) -> None:
         """As `prune`."""
         await self._async(self.prune, thread_ids, strategy=strategy, keep_last=keep_last)
+
+
+def _engine(engine: Engine | None, client: Any, namespace: str | None, prefix: str) -> Engine:
+    if engine is None and client is not None and namespace is not None:
+        return Engine(open_on_client(client, namespace, prefix), load_settings())
+    if isinstance(engine, Engine) and client is None and namespace is None:
+        return engine
+    raise ValueError(
+        "give either an engine, or client= and namespace= of Aerospike; or use FoldpointSaver.from_conn_string(url)"
+    )
 
 
 def _stream(config: RunnableConfig) -> tuple[str, str]:
