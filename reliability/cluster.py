@@ -90,6 +90,11 @@ class Node:
             start_new_session=True,
         )
 
+    def strike(self) -> None:
+        """SIGKILL, without waiting for it."""
+        assert self.process is not None, "not running"
+        self.process.kill()
+
     def end(self, how: signal.Signals) -> None:
         """End the process and wait until it is gone. The guard goes first, lest it kills a reused process id."""
         if self.guard:
