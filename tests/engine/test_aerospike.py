@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,16 +190,19 @@ class TestManyWriters:
         store = open_on(cluster)
         store.swap(head(0), expected=None, ttl=None)
 
-        def increment(_: int) -> None:
+        def increment(who: int) -> None:
             while True:
                 now = store.get_head(b"h")
                 assert now is not None
-                if store.swap(head(now.revision + 1), expected=now.revision, ttl=None):
+                # Each with a value of its own: of an answer that was lost it is told by what is stored.
+                if store.swap(replace(head(now.revision + 1), value=b"%d" % who), expected=now.revision, ttl=None):
                     return
 
         with ThreadPoolExecutor(64) as pool:
             list(pool.map(increment, range(256)))
-        assert store.get_head(b"h") == head(256)
+        last = store.get_head(b"h")
+        assert last is not None
+        assert last.revision >= 256  # more if an answer was lost and another went on before that was seen
         assert sum(int(cluster.statistics(node, "namespace/test")["fail_key_busy"]) for node in (0, 1)) > 0
         store.close()
 
