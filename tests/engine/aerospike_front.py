@@ -12,7 +12,9 @@ import aerospike_server
 
 INFO, ADMIN, DATA = 1, 2, 3  # message types of the server's protocol
 RESULT = 13  # where the result code of an answer to a data request is
-LOGIN, AUTHENTICATE = 20, 0
+HEADER = 30  # of a message and of a data request in it
+DIGEST, LAST = 4, 1
+AUTHENTICATE = 0
 USER, CREDENTIAL, TOKEN = 0, 3, 5
 UNKNOWN_USER, WRONG_PASSWORD = 60, 62
 
@@ -57,7 +59,11 @@ class Proxy:
 
     def answer(self, request: bytes, server: socket.socket) -> bytes:
         server.sendall(request)
-        return read_message(server)
+        answer = read_message(server)
+        while answer and request[1] == DATA and not (names_one_record(request) or is_last(answer)):
+            more = read_message(server)
+            answer = answer + more if more else b""
+        return answer
 
     def _accept(self) -> None:
         while True:
@@ -155,6 +161,32 @@ def _read(source: socket.socket, size: int) -> bytes:
             return b""
         data += more
     return data
+
+
+def names_one_record(request: bytes) -> bool:
+    """Whether one message answers a data request; batches and scans get several."""
+    at = HEADER
+    for _ in range(int.from_bytes(request[26:28], "big")):
+        if request[at + 4] == DIGEST:
+            return True
+        at += 4 + int.from_bytes(request[at : at + 4], "big")
+    return False
+
+
+def is_last(answer: bytes) -> bool:
+    """Whether these messages to a batch or a scan are all."""
+    at = 0
+    while at < len(answer):
+        end = at + 8 + int.from_bytes(answer[at + 2 : at + 8], "big")
+        at += 8
+        while at < end:
+            if answer[at + 3] & LAST:
+                return True
+            fields_and_values = sum(struct.unpack_from(">HH", answer, at + 18))
+            at += 22
+            for _ in range(fields_and_values):
+                at += 4 + int.from_bytes(answer[at : at + 4], "big")
+    return False
 
 
 def renamed(message: bytes, old: bytes, new: bytes) -> bytes:
