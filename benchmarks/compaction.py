@@ -198,7 +198,7 @@ def unsealed(url: str, threads: range) -> int:
 
 @dataclass
 class Rate:
-    """What one core does in a second. mb: of what the job gives to zstd; zstd_mb: what zstd alone does of that."""
+    """What the job does a second on one core. mb: of what it gives to zstd; zstd_mb: what zstd alone does of that."""
 
     events: float
     mb: float
@@ -245,18 +245,20 @@ class Figures:
     puts_beside: int
     writer_errors: int
     lost: int
-    rate: Rate
+    short_threads: Rate
+    long_threads: Rate
 
 
 def measure(
     folder: Path, threads: int, count: int, live: int, kills: int, within: Sequence[float], workers: int
 ) -> Figures:
-    file, apart = folder / "store.db", folder / "apart.db"
+    file, short, long = folder / "store.db", folder / "short.db", folder / "long.db"
     url = f"sqlite:///{file}"
     every, written_to = range(threads), dict.fromkeys(random.Random(0).sample(range(threads), live), count)
     say(f"putting {threads * count:,} checkpoints into {threads:,} threads")
-    fill(apart, range(min(threads, 1000)), count)
     fill(file, every, count)
+    fill(short, range(min(threads, 1000)), count)
+    fill(long, range(5), LONG)
     say(f"{live} writers alone")
     with writers(url, written_to, PAUSE) as end:
         time.sleep(ALONE)
@@ -281,13 +283,16 @@ def measure(
         puts_beside=len(beside.seconds),
         writer_errors=len(alone.errors) + len(beside.errors),
         lost=len(wrong) + unsealed(url, every),
-        rate=rate(apart),
+        short_threads=rate(short),
+        long_threads=rate(long),
     )
 
 
 PAUSE = 0.5
 """Seconds between two puts of a writer, about: what an agent thinks."""
 ALONE = 15.0
+LONG = 1000
+"""Checkpoints of a long thread."""
 
 
 def say(line: str) -> None:
@@ -311,13 +316,10 @@ def main(
         click.echo(json.dumps(asdict(figures)))
     else:
         table = Table(show_header=False)
-        found = asdict(figures)
-        for key, value in {
-            **found,
-            **{f"{name} per core and second": v for name, v in found.pop("rate").items()},
-        }.items():
-            if key != "rate":
-                table.add_row(key.replace("_", " "), f"{value:,}")
+        for key, value in asdict(figures).items():
+            found = value.items() if isinstance(value, dict) else [("", value)]
+            for what, number in found:
+                table.add_row(f"{key} {what}".replace("_", " "), f"{number:,}")
         Console().print(table)
     raise SystemExit(1 if figures.lost or figures.writer_errors else 0)
 
