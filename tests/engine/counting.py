@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from foldpoint.engine.records import Capabilities, Finding, HeadRecord, RecordStore
 
@@ -80,3 +81,15 @@ class CountingStore:
     def close(self) -> None:
         self.calls["close"] += 1
         self.inner.close()
+
+
+class NarrowStore(CountingStore):
+    """A store that says to take no larger records than `max_record`, so that small values come in many parts."""
+
+    def __init__(self, inner: RecordStore, max_record: int) -> None:
+        super().__init__(inner)
+        self._capabilities = replace(inner.capabilities, max_record=min(max_record, inner.capabilities.max_record))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities

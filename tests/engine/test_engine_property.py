@@ -14,7 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import stores
 from checkpoints import id_of, numbered, numbers, value, write
+from counting import NarrowStore
 from hypothesis import example, given
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
@@ -407,6 +409,16 @@ def test_every_checkpoint_reads_back_from_a_file(seed: int) -> None:
             Story(seed, lambda _: store, steps=60, pause=30).run()
         finally:
             store.close()
+
+
+@given(seeds)
+@examples(0.05)
+def test_every_checkpoint_reads_back_from_aerospike(seed: int) -> None:
+    harness = stores.aerospike(Path())
+    try:
+        Story(seed, lambda max_record: NarrowStore(harness.open(), max_record), steps=60, pause=30).run()
+    finally:
+        harness.close()
 
 
 @given(seeds)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgpack
 import pytest
+import stores
+from counting import NarrowStore
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -285,6 +287,18 @@ class SqliteHistories(Histories):
         self.folder.cleanup()
 
 
+class AerospikeHistories(Histories):
+    def make_store(self) -> RecordStore:
+        self.harness = stores.aerospike(Path())
+        return NarrowStore(self.harness.open(), 300)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.harness.close()
+
+
 TestMemory = Histories.TestCase
 TestSqlite = SqliteHistories.TestCase
 TestSqlite.settings = settings(max_examples=max(5, settings.default.max_examples // 8))
+TestAerospike = AerospikeHistories.TestCase
+TestAerospike.settings = settings(max_examples=max(5, settings.default.max_examples // 20))
