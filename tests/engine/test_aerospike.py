@@ -307,6 +307,22 @@ class TestTimeToLive:
         assert stored_ttls(store, cluster, stored[-1:]) == [-1]
         store.close()
 
+    def test_reading_extends_no_life_whatever_the_server_is_told(self, own: Callable[..., Cluster]) -> None:
+        cluster = own(extra=["default-read-touch-ttl-pct 100"])
+        store = open_on(cluster)
+        store.create([(b"a", b"v"), (b"b", b"v")], ttl=1000)
+        store.swap(head(1), expected=None, ttl=1000)
+        store.get_many([b"a", b"b"])
+        store.get_many([b"a"])
+        store.get_head(b"h")
+        assert list(store.heads())
+        reads = cluster.statistics(0, f"namespace/{cluster.namespace}")
+        assert {name: reads[name] for name in ("read_touch_success", "read_touch_skip")} == {
+            "read_touch_success": "0",
+            "read_touch_skip": "0",
+        }
+        store.close()
+
     def test_over_ten_years_is_the_callers_mistake(self, store: AerospikeStore) -> None:
         with pytest.raises(ValueError, match="10 years"):
             store.create([(b"k", b"v")], ttl=10 * 365 * 86_400 + 1)
