@@ -46,11 +46,11 @@ def check(saver: FoldpointSaver, writers: Sequence[Writer], verdict: Verdict) ->
     """Compare what the store holds of one thread with what its `writers` were told. `saver` has read nothing yet."""
     thread_id = writers[0].thread_id
     known = {id_: (writer, step) for writer in writers for id_, step in writer.steps.items()}
-    found = _read(saver, thread_id, known, verdict)
+    found, unreadable = _read(saver, thread_id, known, verdict)
     for id_, (writer, step) in known.items():
         if id_ in found:
             _compare(found[id_], writer, step, verdict)
-        elif step.acknowledged:
+        elif step.acknowledged and id_ not in unreadable:
             verdict.note("lost", f"step {step.number} of {writer.name} on {thread_id!r}")
     for id_ in found.keys() - known.keys():
         verdict.note("wrong", f"checkpoint {id_} of {thread_id!r} was never put")
@@ -66,9 +66,10 @@ def check(saver: FoldpointSaver, writers: Sequence[Writer], verdict: Verdict) ->
 
 def _read(
     saver: FoldpointSaver, thread_id: str, known: dict[str, tuple[Writer, Step]], verdict: Verdict
-) -> dict[str, CheckpointTuple]:
-    """Every checkpoint of the thread by id: listed or, where the list breaks off, each asked for."""
+) -> tuple[dict[str, CheckpointTuple], set[str]]:
+    """Every checkpoint of the thread by id, listed or, where the list breaks off, each asked for; ids that raise."""
     listed: list[CheckpointTuple] = []
+    unreadable: set[str] = set()
     broken = False
     try:
         listed.extend(saver.list(config(thread_id)))
@@ -86,8 +87,8 @@ def _read(
         except FoldpointError as error:
             if step.acknowledged:
                 verdict.note("unreadable", f"step {step.number} of {writer.name} on {thread_id!r}: {error}")
-                step.acknowledged = False
-    return found
+                unreadable.add(id_)
+    return found, unreadable
 
 
 def _compare(found: CheckpointTuple, writer: Writer, step: Step, verdict: Verdict) -> None:

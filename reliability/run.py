@@ -6,12 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from foldpoint import Engine, FoldpointSaver
 from foldpoint.compaction import compact
+from foldpoint.errors import CorruptRecord
 from foldpoint.settings import Settings
 from reliability import cluster as servers
 from reliability.check import Verdict, check
@@ -87,7 +88,7 @@ def run(fault: Fault, number: int, plan: Plan, network: Network | None, say: Say
             say(f"reading {result.acknowledged:,} checkpoints back {what}")
             with _saver(cluster, plan) as fresh:
                 if what != "as it is":
-                    result.segments = sum(report.segments for report in compact(fresh.engine, grace=0))
+                    result.segments = _compact(fresh.engine, writers)
                 _check_all(fresh, writers, verdict)
     return result
 
@@ -183,6 +184,15 @@ def _count(result: Result, writers: Sequence[Writer]) -> None:
     result.longest_trouble = max(writer.longest_trouble for writer in writers)
     kinds = (error.split(": ", 1)[0] for writer in writers for error in writer.errors)
     result.errors = dict(Counter(kinds))
+
+
+def _compact(engine: Engine, writers: Sequence[Writer]) -> int:
+    """Compact each thread; how many segments they have then. A damaged thread stays as it is: the check will say so."""
+    segments = 0
+    for thread_id in sorted({writer.thread_id for writer in writers}):
+        with suppress(CorruptRecord):
+            segments += sum(report.segments for report in compact(engine, thread_id, grace=0))
+    return segments
 
 
 def _check_all(saver: FoldpointSaver, writers: Sequence[Writer], verdict: Verdict) -> None:

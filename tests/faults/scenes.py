@@ -125,7 +125,7 @@ SCENES: dict[str, Callable[[MovingClock], list[Step]]] = {
     "large values": lambda clock: [put(0, big=noise(0)), put(1, big=noise(1)), *line(2, 8), care(clock)],
     "a fork": lambda clock: [*line(0, 5), put(9, 1), put_write(1, "late"), put_write(9)],
     "upkeep": lambda clock: [*line(0, 9), care(clock), put(9), later(clock), care(clock), put(10)],
-    "upkeep twice": lambda clock: [*line(0, 14), care(clock), later(clock), care(clock), later(clock), care(clock)],
+    "upkeep twice": lambda clock: [*line(0, 10), care(clock), later(clock), care(clock), later(clock), care(clock)],
     "keep the last": lambda clock: [
         *line(0, 6),
         Step(

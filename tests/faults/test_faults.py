@@ -18,6 +18,8 @@ from foldpoint.compaction.verify import verify
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.errors import FoldpointError
 
+pytestmark = pytest.mark.timeout(1200)  # a minute of work, on a machine that may do much besides
+
 STORES: dict[str, Callable[[], MemoryStore]] = {
     "ordered": lambda: MemoryStore(max_record=500),
     "cluster": lambda: Cluster(max_record=500),

@@ -203,7 +203,8 @@ def test_a_process_that_is_killed_leaves_what_it_acknowledged(tmp_path: Path) ->
         wanted = random.Random(name).randint(20, 60)
         acknowledged += [process.stdout.readline().strip() for _ in range(wanted)]
         process.kill()
-        acknowledged += process.communicate()[0].split("\n")[:-1]
+        acknowledged += process.stdout.read().split("\n")[:-1]
+        process.wait()
     with FoldpointSaver.from_conn_string(url) as saver:
         found = list(saver.list(config()))
         assert set(acknowledged) <= {one.checkpoint["id"] for one in found}

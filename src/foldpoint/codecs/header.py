@@ -25,19 +25,28 @@ MapDelta = list[Any]
 
 def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str, Any], Any]) -> MapDelta | None:
     """The delta from `old` to `new`, None if they are equal; `code(key, value)` gives an entry's stored form."""
-    if pack(old) == pack(new):
+    if _same(old, new):
         return None
     positions = {key: at for at, key in enumerate(old)}
     changed = {
         positions.get(key, key): code(key, value)
         for key, value in new.items()
-        if key not in old or pack(old[key]) != pack(value)
+        if key not in old or not _same(old[key], value)
     }
     removed = [at for key, at in positions.items() if key not in new]
     expected_order = [key for key in old if key in new] + [key for key in new if key not in old]
     if expected_order == list(new):
         return [changed, removed] if removed else [changed]
     return [{key: code(key, value) for key, value in new.items()}, None]
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether both are stored as the same bytes; the usual kinds are not packed for it."""
+    if type(old) is type(new) and type(old) in (str, int):
+        return bool(old == new)
+    if type(old) is dict and type(new) is dict:
+        return [*old] == [*new] and all(map(_same, old.values(), new.values()))
+    return pack(old) == pack(new)
 
 
 def apply_map(old: Mapping[str, Any], delta: MapDelta | None, decode: Callable[[str, Any], Any]) -> dict[str, Any]:

@@ -72,8 +72,10 @@ class Rope:
 
     def equals(self, other: Rope) -> bool:
         """Whether both are the same bytes."""
-        if len(self) != len(other):
+        if self._size != other._size:
             return False
+        if self.joined and other.joined:
+            return self._pieces[0] == other._pieces[0]
         shared = self.shared(0, other, 0)
         mine, at = self.tail(shared)
         theirs, other_at = other.tail(shared)

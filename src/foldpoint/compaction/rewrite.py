@@ -56,7 +56,7 @@ def rewrite(log: Log, choice: Choice, content: Content) -> bool:
     stream first; then nothing has changed. Raises Conflict if the head keeps changing.
     """
     rewriting = _Rewriting(log, choice)
-    done = rewriting.announce() and rewriting.copy(content) and _leave(log, rewriting.head)
+    done = rewriting.announce() and rewriting.copy(content) and _leave(log, rewriting.head, rewriting.carry_over)
     if not done:
         rewriting.discard()
     return done
@@ -76,15 +76,20 @@ def delete(log: Log, *, unchanged: tuple[bytes, int] | None = None) -> bool:
     return _leave(log, tombstone)
 
 
-def _leave(log: Log, prepare: Callable[[View], Head | None]) -> bool:
-    """Fence the epoch and swap in the head that `prepare` makes of the fenced view; False if it makes none."""
+def _leave(log: Log, head_of: Callable[[View], Head | None], prepare: Callable[[View], bool] | None = None) -> bool:
+    """Fence the epoch and swap in the head that `head_of` makes of the fenced view; False if it makes none.
+
+    prepare: does as much of it as can be done before the fence; whether that was anything.
+    """
     for _ in range(_ATTEMPTS):
         view = log.load()
-        if view is None or view.head.deleted:
-            return False
         try:
+            if view is not None and prepare is not None and prepare(view):
+                view = log.load()
+            if view is None or view.head.deleted:
+                return False
             log.fill(view, view.head.slots[-1])
-            head = prepare(view)
+            head = head_of(view)
         except CorruptRecord:
             if not log.moved():
                 raise
@@ -177,14 +182,21 @@ class _Rewriting:
             return True
         return False
 
+    def carry_over(self, view: View) -> bool:
+        """Take in what came since the last time; whether anything did."""
+        if not self._goes_on(view):
+            return False
+        before, history = self._seen, History(self._log.reader, view)
+        for seq, slice_ in _since(self._log, view, self._seen):
+            self._carry(seq, slice_, history, view.last)
+        self._seen = max(self._seen, view.last)
+        return self._seen > before
+
     def head(self, view: View) -> Head | None:
         """The head that makes the new epoch, with all that a fenced view holds, the stream's; None as `announce`."""
         if not self._goes_on(view):
             return None
-        history = History(self._log.reader, view)
-        for seq, slice_ in _since(self._log, view, self._seen):
-            self._carry(seq, slice_, history, view.last)
-        self._seen = max(self._seen, view.last)
+        self.carry_over(view)
         head = _instead(self._log, view, self._writer.finish())
         if head.ttl is not None:
             for batch in self._keys():

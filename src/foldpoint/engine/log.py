@@ -8,6 +8,8 @@ head; a writer trusts its knowledge for a tenth of the grace, and checks its age
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from threading import RLock
@@ -28,6 +30,7 @@ from foldpoint.errors import Conflict, CorruptRecord
 from foldpoint.settings import Settings
 
 _ATTEMPTS = 64
+_GIVE_WAY = 0.05  # seconds
 
 
 class Log:
@@ -138,6 +141,7 @@ class Log:
             view = self._begin(existing, ttl)
             seq = view.next
             if seq not in view.head.slots:
+                self._give_way(view)
                 self.seal()
                 continue
             try:
@@ -233,6 +237,16 @@ class Log:
                 if not self.moved():
                     raise
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
+
+    def _give_way(self, view: View) -> None:
+        """If the window was fenced, wait a moment for whoever leaves the epoch to swap the head.
+
+        Sealing at once is as safe, but writers that never rest would make every swap of a rewriter fail.
+        """
+        last, until = view.slice.events.get(view.head.slots[-1]), time.monotonic() + _GIVE_WAY
+        fenced = last is not None and last.payload == FILLER_PAYLOAD
+        while fenced and time.monotonic() < until and not self._has_moved(view.revision):
+            time.sleep(random.uniform(_GIVE_WAY / 50, _GIVE_WAY / 10))
 
     # -- sealing -------------------------------------------------------------------------------------------------------
 
