@@ -46,6 +46,15 @@ def test_a_header_follows_from_its_like(data: st.DataObject, old: Header) -> Non
     assert exact(through(old, new)) == exact(new)
 
 
+@pytest.mark.parametrize("old", [{"a": "1", "b": "2"}, {"a": "1"}, {}])
+def test_the_order_in_which_a_node_saw_channels_is_kept(old: dict[str, str]) -> None:
+    new = {"b": "2", "a": "1"}
+    before = Header("1", versions_seen={"n": old, "m": {"a": "1"}})
+    assert exact(through(before, Header("2", versions_seen={"n": new, "m": {"a": "1"}}))) == exact(
+        Header("2", versions_seen={"n": new, "m": {"a": "1"}})
+    )
+
+
 @given(st.data(), mapped(names, scalars))
 def test_labels_follow_from_any_others(data: st.DataObject, old: dict[str, Scalar]) -> None:
     new = data.draw(edited(old, scalars) | mapped(names, scalars))

@@ -8,8 +8,10 @@ with the same types in the same order, the whole map is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
+from itertools import chain, compress, count, islice
+from operator import ne
 from typing import Any
 
 from foldpoint.codecs.model import Header, Scalar, Value, Version
@@ -19,14 +21,18 @@ EMPTY = Header(id="")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _UUID_EPOCH_TICKS = 0x01B21DD213814000  # 100 ns from 1582-10-15 to 1970-01-01
 
+_FEW = 8  # names are sooner found by going through a list than by building a map for them
 MapDelta = list[Any]
 """[changed, removed]: changed maps position or key to value; removed lists positions, nil: the base is ignored."""
 
 
 def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str, Any], Any]) -> MapDelta | None:
     """The delta from `old` to `new`, None if they are equal; `code(key, value)` gives an entry's stored form."""
-    if _same(old, new):
-        return None
+    if [*new][: len(old)] == [*old]:
+        keys = [*new]
+        changed: dict[int | str, Any] = {at: code(keys[at], new[keys[at]]) for at in _changed(old, new)}
+        changed.update((key, code(key, new[key])) for key in keys[len(old) :])
+        return [changed] if changed else None
     positions = {key: at for at, key in enumerate(old)}
     changed = {
         positions.get(key, key): code(key, value)
@@ -38,6 +44,29 @@ def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str
     if expected_order == list(new):
         return [changed, removed] if removed else [changed]
     return [{key: code(key, value) for key, value in new.items()}, None]
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[int]:
+    """The positions of the entries of `old` that `new`, which begins with the same keys, stores otherwise.
+
+    What equals a string is stored as it is; other equal values need not be (1 and 1.0, maps in another order).
+    """
+    before, after = [*old.values()], [*islice(new.values(), len(old))]
+    kinds = set(map(type, after))
+    if kinds == {dict}:
+        kinds = set(map(type, chain.from_iterable(map(dict.values, after))))
+        if max(map(len, after)) > 1:
+            before, after = _in_order(before), _in_order(after)
+    differ = ne if kinds <= {str} else _differ
+    return compress(count(), map(differ, before, after))
+
+
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    return [tuple(value.items()) if type(value) is dict else value for value in values]
+
+
+def _differ(old: Any, new: Any) -> bool:
+    return not _same(old, new)
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -79,7 +108,9 @@ def _whole(value: Any) -> int:
 
 
 def _top(versions: Mapping[str, Version]) -> int:
-    return max((version for version in versions.values() if type(version) is int), default=0)
+    if int not in set(map(type, versions.values())):
+        return 0
+    return max(version for version in versions.values() if type(version) is int)
 
 
 def diff_labels(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> MapDelta | None:
@@ -104,8 +135,8 @@ def pack_id(checkpoint_id: str) -> str | bytes:
 def unpack_id(packed: str | bytes) -> str:
     if isinstance(packed, str):
         return packed
-    if len(packed) != 16:
-        raise Malformed(f"id of {len(packed)} bytes")
+    if type(packed) is not bytes or len(packed) != 16:
+        raise Malformed(f"id {packed!r:.40} that is no text and has no 16 bytes")
     digits = packed.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -169,14 +200,22 @@ def names_of(header: Header) -> list[str]:
     return list(header.channel_versions)
 
 
+def positions_of(header: Header, wanted: Collection[str]) -> dict[str, int]:
+    """By which position an event names each of the `wanted` channels that has one."""
+    names = names_of(header)
+    if len(wanted) > _FEW:
+        return {name: at for at, name in enumerate(names)}
+    return {name: names.index(name) for name in wanted if name in header.channel_versions}
+
+
 def diff_header(old: Header, new: Header) -> list[Any]:
     """[id, parent, ts, channel versions, versions seen, updated channels, v, extra].
 
     parent true: the base's id; v and extra nil: as the base's; extra false: none.
     """
     top = _top(old.channel_versions)
-    positions = {name: at for at, name in enumerate(names_of(new))}
     updated = new.updated_channels
+    positions = positions_of(new, updated or ())
     return [
         pack_id(new.id),
         new.parent if new.parent is None else (True if new.parent == old.id else pack_id(new.parent)),

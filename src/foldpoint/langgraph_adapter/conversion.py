@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -37,8 +38,7 @@ def to_checkpoint(
     _check_names("channel_versions", checkpoint["channel_versions"])
     _check_names("updated_channels", checkpoint.get("updated_channels") or ())
     _check_names("versions_seen", checkpoint["versions_seen"])
-    for seen in checkpoint["versions_seen"].values():
-        _check_names("versions_seen", seen)
+    _check_names("versions_seen", chain.from_iterable(checkpoint["versions_seen"].values()))
     extra = {key: value for key, value in checkpoint.items() if key not in _HEADER_KEYS}
     merged = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
     _check_names("metadata", merged)
@@ -49,8 +49,8 @@ def to_checkpoint(
             parent=config["configurable"].get("checkpoint_id") or None,
             v=checkpoint.get("v", 1),
             ts=checkpoint.get("ts", ""),
-            channel_versions=dict(checkpoint["channel_versions"]),
-            versions_seen={node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
+            channel_versions=checkpoint["channel_versions"],
+            versions_seen=checkpoint["versions_seen"],
             updated_channels=_listed(checkpoint.get("updated_channels")),
             extra=encoder.value(extra) if extra else None,
         ),
@@ -64,9 +64,10 @@ def to_checkpoint(
 
 def _check_names(what: str, names: Iterable[Any]) -> None:
     """A number would be stored, and read back as a position: nothing that follows could be read."""
-    for name in names:
-        if not isinstance(name, str):
-            raise ValueError(f"{what}: names are strings, got {name!r}")
+    listed = [*names]
+    if not all(map(isinstance, listed, repeat(str))):
+        odd = next(name for name in listed if not isinstance(name, str))
+        raise ValueError(f"{what}: names are strings, got {odd!r}")
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
