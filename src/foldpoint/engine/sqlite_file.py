@@ -57,8 +57,9 @@ SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 # SQLite's result codes (the sqlite3 module names them from Python 3.11 on).
 _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _PROTOCOL, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 15, 26
-_IOERR_WRITE, _READONLY_DBMOVED = 778, 1032
+_IOERR_WRITE, _IOERR_SHMSIZE, _READONLY_DBMOVED = 778, 4874, 1032
 
+_GROWN = (StoreFull, "the file could not grow: look for a full disk, a quota, a file-size limit or a failing disk")
 _HELD = (StoreBusy, "it is in use; try again, or find what keeps a transaction open")
 _MEANINGS: dict[int, tuple[type[StoreUnavailable], str]] = {
     _BUSY: _HELD,
@@ -68,7 +69,8 @@ _MEANINGS: dict[int, tuple[type[StoreUnavailable], str]] = {
     _READONLY_DBMOVED: (StoreUnavailable, "the file was moved or removed while open; open it again"),
     _FULL: (StoreFull, "free space on the disk"),
     _IOERR: (StoreUnavailable, "the disk failed; look at the system's log"),
-    _IOERR_WRITE: (StoreFull, "the file could not grow: look for a quota, a file-size limit or a failing disk"),
+    _IOERR_WRITE: _GROWN,
+    _IOERR_SHMSIZE: _GROWN,
     _CORRUPT: (StoreUnavailable, "the file is damaged; restore a copy, or recover it with sqlite3's .recover"),
     _CANTOPEN: (StoreUnavailable, "check that its directory exists and that this user may read and write there"),
     _NOTADB: (StoreMismatch, "the file is no SQLite database; give Foldpoint a file of its own"),
