@@ -23,6 +23,7 @@ from foldpoint.codecs.header import (
     diff_labels,
     names_of,
     pack_id,
+    positions_of,
     unpack_id,
 )
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Write
@@ -110,14 +111,10 @@ def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> by
     """The payload of `checkpoint` at sequence number `seq`. Raises ValueError for what the format cannot hold."""
     header = base.folded.header if base else EMPTY
     state: State = base.state() if base else {}
-    positions = {name: at for at, name in enumerate(names_of(checkpoint.header))}
-    changed = {}
-    for name, value in checkpoint.channels.items():
-        old = state.get(name)
-        delta = deltas.encode(old, value)
-        if delta is not None:
-            changed[positions.get(name, name)] = _refer(delta, seq, base, name)
-    removed = [positions.get(name, name) for name in state if name not in checkpoint.channels]
+    coded = ((name, deltas.encode(state.get(name), value)) for name, value in checkpoint.channels.items())
+    changed = {name: _refer(delta, seq, base, name) for name, delta in coded if delta is not None}
+    removed = [name for name in state if name not in checkpoint.channels]
+    positions = positions_of(checkpoint.header, [*changed, *removed])
     checkpoint_id, *rest = diff_header(header, checkpoint.header)
     carried = {
         name: [list(kept.seed) if kept.seed else None, [_pack_whole_write(write) for write in kept.writes]]
@@ -130,8 +127,8 @@ def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> by
         *rest,
         diff_labels(base.folded.labels if base else {}, checkpoint.labels),
         _diff_metadata(base.folded.metadata if base else None, checkpoint.metadata),
-        changed,
-        removed or None,
+        {positions.get(name, name): delta for name, delta in changed.items()},
+        [positions.get(name, name) for name in removed] or None,
         carried or None,
     ]
     while fields[-1] is None:
@@ -202,8 +199,7 @@ def fold_state(event: Event, folded: Folded, base: Base | None, writes_at: Write
 
 def encode_writes(seq: int, checkpoint_id: str, writes: list[Write], base: Base | None) -> bytes:
     """The payload of one task's `writes`: all share task_id and task_path."""
-    names = names_of(base.folded.header) if base else []
-    positions = {name: at for at, name in enumerate(names)}
+    positions = positions_of(base.folded.header, [write.channel for write in writes]) if base else {}
     packed = []
     for at, write in enumerate(writes):
         type_ = None if write.value.type == deltas.DEFAULT_TYPE else write.value.type
@@ -240,17 +236,9 @@ def fold_writes(event: Event, base: Base | None, writes_at: WritesAt) -> list[Wr
         for at, entry in enumerate(packed):
             name, packed_body, idx, type_, references = entry + [None] * (5 - len(entry))
             body = _body(packed_body, references, event.seq, base, writes_at)
-            if type(body) is not bytes or type(type_) not in (str, type(None)):
-                raise Malformed("write whose value or type is something else")
-            writes.append(
-                Write(
-                    unpack_id(task_id),
-                    at if idx is None else idx,
-                    names[name] if type(name) is int else name,
-                    Value(deltas.DEFAULT_TYPE if type_ is None else type_, body),
-                    task_path,
-                )
-            )
+            value = Value(deltas.DEFAULT_TYPE if type_ is None else type_, body)
+            channel = names[name] if type(name) is int else name
+            writes.append(_checked(Write(unpack_id(task_id), at if idx is None else idx, channel, value, task_path)))
         return writes
     except (TypeError, IndexError, KeyError, ValueError) as error:
         raise Malformed(f"writes do not fold: {error!r}") from error
@@ -262,7 +250,20 @@ def _pack_whole_write(write: Write) -> list[Any]:
 
 def _unpack_whole_write(packed: list[Any]) -> Write:
     task_id, idx, channel, value, task_path = packed
-    return Write(unpack_id(task_id), idx, channel, Value(*value), task_path)
+    return _checked(Write(unpack_id(task_id), idx, channel, Value(*value), task_path))
+
+
+def _checked(write: Write) -> Write:
+    types = (
+        type(write.idx),
+        type(write.channel),
+        type(write.value.type),
+        type(write.value.data),
+        type(write.task_path),
+    )
+    if types != (int, str, str, bytes, str):
+        raise Malformed("write whose index, channel, value or path is something else")
+    return write
 
 
 # -- references: bytes that stand elsewhere in the base ----------------------------------------------------------------
@@ -293,8 +294,8 @@ def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> 
     The best comes last, next to the body.
     """
     budget = size * _REFERENCE_RATIO
-    positions: dict[str, int] = {name: at for at, name in enumerate(names_of(base.folded.header))}
     state = base.state()
+    positions = positions_of(base.folded.header, state)
     candidates: list[tuple[int | str, int]] = []
     if channel is not None and channel in state:
         candidates.append((positions.get(channel, channel), len(state[channel].data)))
