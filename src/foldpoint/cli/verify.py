@@ -39,7 +39,8 @@ def command(ctx: click.Context, url: str | None, thread: str | None, repair: boo
             print_rows(map(asdict, found), as_json=True, nothing="")
         else:
             rows = [asdict(finding) for verified in found for finding in verified.findings]
-            print_rows(rows, as_json=False, nothing=f"Checked {len(checked):,} streams, found nothing.")
+            streams = "1 stream" if len(checked) == 1 else f"{len(checked):,} streams"
+            print_rows(rows, as_json=False, nothing=f"Checked {streams}, found nothing.")
     ctx.exit(0 if all(verified.sound for verified in checked) else 2)
 
 
