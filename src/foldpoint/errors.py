@@ -24,6 +24,10 @@ class CorruptRecord(RecordError):
     """The record is truncated, altered, at the wrong key, missing where the log needs it, or does not decrypt."""
 
 
+class LostRecord(CorruptRecord):
+    """The log needs a record that the store does not hold, and it cannot be restored from what it was made of."""
+
+
 class UnsupportedFormat(RecordError):
     """The record was written by a newer (or foreign) format version; upgrade Foldpoint to read it."""
 

@@ -14,6 +14,8 @@ from foldpoint import Engine, Settings
 from foldpoint.codecs.model import Value, Write
 from foldpoint.compaction import DropRuns, KeepLast, compact, copy_thread, rewrite_thread, upkeep
 from foldpoint.compaction.policy import DropAll
+from foldpoint.engine import keys
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import Capabilities, RecordStore
 
@@ -103,6 +105,28 @@ def later(clock: MovingClock) -> Step:
     return Step("time passes", lambda engine: clock.advance(101))
 
 
+def named(engine: Engine) -> list[bytes]:
+    """What the head of `t` leads to: segments, spans, and every part of the snapshots that are used."""
+    head = next(engine.heads("t"))
+    layout = Layout.of(head)
+    spans = engine.reader("t", "").reader.spans(layout, len(layout))
+    refs = [head.snapshot, head.kept, *(span.start for span in spans)]
+    parts = [key for ref in refs if ref for key in keys.snapshot_parts(head.epoch, ref)]
+    positions = range(len(layout))
+    return sorted({*map(layout.key, positions), *map(layout.span_key, positions), *parts})
+
+
+def lose(clock: MovingClock) -> Step:
+    """A crash takes all that the head names, where it need not keep the order of writes. Nobody counts that."""
+
+    def do(engine: Engine) -> None:
+        store = getattr(engine.store, "inner", engine.store)
+        if not store.capabilities.ordered:
+            store.remove_many(named(engine_on(store, clock)))
+
+    return Step("lose", do)
+
+
 def extend(engine: Engine) -> None:
     engine.refresh("t", 1000)
 
@@ -126,6 +150,7 @@ SCENES: dict[str, Callable[[MovingClock], list[Step]]] = {
     "a fork": lambda clock: [*line(0, 5), put(9, 1), put_write(1, "late"), put_write(9)],
     "upkeep": lambda clock: [*line(0, 9), care(clock), put(9), later(clock), care(clock), put(10)],
     "upkeep twice": lambda clock: [*line(0, 10), care(clock), later(clock), care(clock), later(clock), care(clock)],
+    "a crash of all nodes": lambda clock: [*line(0, 9), lose(clock)],
     "keep the last": lambda clock: [
         *line(0, 6),
         Step(

@@ -7,7 +7,8 @@ checkpoint has not arrived. Reading needs no difference between the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from foldpoint.codecs.header import pack_id, unpack_id
@@ -66,6 +67,14 @@ class Segment:
 
     span: Span
     events: tuple[tuple[int, bytes], ...]
+
+
+def join(segments: Sequence[Segment]) -> Segment:
+    """One segment with the events of consecutive ones, one level up."""
+    oldest = segments[0].span
+    late = {checkpoint_id for one in segments for checkpoint_id in one.span.late if checkpoint_id < oldest.before}
+    span = replace(oldest, last=segments[-1].span.last, late=tuple(sorted(late)), inputs=len(segments))
+    return Segment(span, tuple(event for one in segments for event in one.events))
 
 
 def encode_span(span: Span) -> bytes:

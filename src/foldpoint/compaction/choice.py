@@ -72,10 +72,9 @@ def choose(log: Log, selection: Selection, now: float, *, superseded_go: bool = 
     while view is not None and view.head.epoch == choosing.choice.epoch:
         try:
             return choosing.read(History(log.reader, view))
-        except CorruptRecord:
+        except CorruptRecord as error:
             # Segments may have been merged, and removed, meanwhile: what is left is read where it lies now.
-            if not log.moved():
-                raise
+            log.recover(error)
         view = log.load()
     return None
 

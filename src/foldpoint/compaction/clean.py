@@ -29,9 +29,8 @@ def clean(log: Log, grace: float) -> int:
                 removed += count
             head, count = _after_grace(log, head, grace)
             removed += count
-        except CorruptRecord:
-            if not log.moved():
-                raise
+        except CorruptRecord as error:
+            log.recover(error)
             continue
         if head == view.head:
             break

@@ -66,15 +66,14 @@ class _Source:
         while True:
             try:
                 return [*self._history().early()]
-            except CorruptRecord:
-                if not self.moved():
-                    raise
+            except CorruptRecord as error:
+                self.recover(error)
 
     def entries(self, held: History, since: str) -> Iterator[Entry]:
         return _merged(self._counted(since), held.oldest_first(since))
 
-    def moved(self) -> bool:
-        return self._log.moved()
+    def recover(self, error: CorruptRecord) -> None:
+        self._log.recover(error)
 
     def _history(self) -> History:
         view = self._log.load()

@@ -6,12 +6,12 @@ second adopts what the first wrote, whatever it would have merged itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from foldpoint.codecs.envelope import SEGMENT, SPAN, deflate
 from foldpoint.codecs.head import LEVELS, Head, Level
-from foldpoint.codecs.segment import Segment, encode_segment, encode_span
+from foldpoint.codecs.segment import Segment, encode_segment, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.log import Log
 from foldpoint.errors import CorruptRecord
@@ -62,10 +62,9 @@ def merge(log: Log, *, idle: bool = False) -> int:
     while (view := log.load()) is not None and (step := next_merge(view.head, idle=idle)) is not None:
         try:
             head = _merge(log, view.head, step)
-        except CorruptRecord:
+        except CorruptRecord as error:
             # Another compactor may have merged the same segments, and removed them.
-            if not log.moved():
-                raise
+            log.recover(error)
             continue
         if log.swap(head, view.revision):
             log.view = replace(view, head=head, revision=view.revision + 1)
@@ -78,7 +77,7 @@ def _merge(log: Log, head: Head, step: Merge) -> Head:
     at = step.level - 2
     level = head.merged[at]
     key = keys.segment(head.epoch, level.count, step.level)
-    record = _written(log, head, key, SEGMENT, lambda: encode_segment(merged(_inputs(log, head, step))))
+    record = _written(log, head, key, SEGMENT, lambda: encode_segment(join(_inputs(log, head, step))))
     span = log.reader.segment(key, record).span
     _written(log, head, keys.span(head.epoch, level.count, step.level), SPAN, lambda: encode_span(span))
     inputs = [keys.segment(head.epoch, step.first + index, step.level - 1) for index in range(span.inputs)]
@@ -106,14 +105,6 @@ def _inputs(log: Log, head: Head, step: Merge) -> list[Segment]:
                 return inputs
             inputs.append(segment)
     return inputs
-
-
-def merged(inputs: Sequence[Segment]) -> Segment:
-    """One segment with the events of consecutive ones. Pure."""
-    oldest = inputs[0].span
-    late = {checkpoint_id for segment in inputs for checkpoint_id in segment.span.late if checkpoint_id < oldest.before}
-    span = replace(oldest, last=inputs[-1].span.last, late=tuple(sorted(late)), inputs=len(inputs))
-    return Segment(span, tuple(event for segment in inputs for event in segment.events))
 
 
 def _written(log: Log, head: Head, key: bytes, kind: int, content: Callable[[], bytes]) -> bytes | None:

@@ -44,8 +44,8 @@ class Content(Protocol):
         """Checkpoints from the id `since` on, smallest first. held: the stream's own history."""
         ...
 
-    def moved(self) -> bool:
-        """Whether what could not be read elsewhere than in `held` may have been moved, so that it is read again."""
+    def recover(self, error: CorruptRecord) -> None:
+        """Returns where what could not be read elsewhere than in `held` may be read now. Raises `error` otherwise."""
         ...
 
 
@@ -90,9 +90,8 @@ def _leave(log: Log, head_of: Callable[[View], Head | None], prepare: Callable[[
                 return False
             log.fill(view, view.head.slots[-1])
             head = head_of(view)
-        except CorruptRecord:
-            if not log.moved():
-                raise
+        except CorruptRecord as error:
+            log.recover(error)
             continue
         if head is None:
             return False
@@ -172,10 +171,10 @@ class _Rewriting:
                         return False
                     self._add(entry, history, self._choice.writes(entry))
                     since = entry.folded.header.id + "\0"  # the next id there can be
-            except CorruptRecord:
+            except CorruptRecord as error:
                 before, view = view, self._log.load()
-                if view is not None and view.revision == before.revision and not content.moved():
-                    raise
+                if view is not None and view.revision == before.revision:
+                    content.recover(error)
                 continue
             for checkpoint_id, logged in self._choice.early:
                 self._writer.add_writes(checkpoint_id, logged)

@@ -17,6 +17,7 @@ from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.history import History
 from foldpoint.engine.log import Log
+from foldpoint.errors import CorruptRecord
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class _Running:
         elif isinstance(step, MergeDue):
             report.merges = merge(self.log, idle=self._plan.idle)
         elif isinstance(step, Retain):
-            report.outdated = not rewrite(self.log, step.choice, _Staying(step.choice))
+            report.outdated = not rewrite(self.log, step.choice, _Staying(self.log, step.choice))
             report.checkpoints_dropped = 0 if report.outdated else step.choice.dropped
         elif isinstance(step, Export):
             self._export(step.url)
@@ -116,7 +117,8 @@ class _Running:
 class _Staying:
     """What a choice keeps of a stream's own history."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, log: Log, choice: Choice) -> None:
+        self._log = log
         self._choice = choice
 
     def entries(self, held: History, since: str) -> Iterator[Entry]:
@@ -125,5 +127,5 @@ class _Staying:
         first = max(since, self._choice.oldest)
         return (entry for entry in held.oldest_first(first) if self._choice.keeps(entry.folded.header.id))
 
-    def moved(self) -> bool:
-        return False
+    def recover(self, error: CorruptRecord) -> None:
+        self._log.recover(error)

@@ -1,7 +1,7 @@
 """Checking every invariant of docs/DESIGN.md that stored records can show, and mending what can be told exactly.
 
-Nothing is guessed: a span is written again from its segment, a snapshot from the log that it stands for. What cannot be
-told from something else stays as it is and is reported.
+Nothing is guessed: a span is written again from its segment, a segment from its events or from those that were merged,
+a snapshot from the log that it stands for. What cannot be told from something else stays as it is and is reported.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from foldpoint.codecs.envelope import EVENT, SEGMENT, SNAPSHOT, SPAN, deflate
+from foldpoint.codecs.envelope import EVENT, SEGMENT
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Value, Write
-from foldpoint.codecs.segment import Segment, SnapshotRef, Span, encode_segment, encode_span
+from foldpoint.codecs.segment import SnapshotRef, Span
 from foldpoint.engine import keys
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Slice
@@ -21,9 +21,9 @@ from foldpoint.engine.inventory import event_keys
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.log import Log
 from foldpoint.engine.reading import read_head
+from foldpoint.engine.repair import restore
 from foldpoint.engine.sealing import span_of
-from foldpoint.engine.snapshot import snapshot_events
-from foldpoint.errors import Conflict, RecordError
+from foldpoint.errors import Conflict, CorruptRecord, RecordError, UnsupportedFormat
 
 _ATTEMPTS = 16
 
@@ -90,7 +90,7 @@ def verify_stream(engine: Engine, thread_id: str, namespace: str, *, repair: boo
 
 
 class _Check:
-    """One look at one stream, which stops at the first record that it has mended."""
+    """One look at one stream, which stops at the first kind of record of which it has mended some."""
 
     def __init__(self, log: Log, head: Head, repair: bool) -> None:
         self._log = log
@@ -115,8 +115,22 @@ class _Check:
             self._in_grace()
 
     def _note(self, invariant: int, key: bytes, problem: str, repaired: bool = False) -> None:
-        head = self._head
-        self.findings.append(Finding(head.thread_id, head.namespace, invariant, key.hex(), problem, repaired))
+        finding = Finding(self._head.thread_id, self._head.namespace, invariant, key.hex(), problem, repaired)
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+    def _unread(self, error: RecordError, key: bytes, invariant: int = 13) -> None:
+        """Note what could not be read of the record under `key`, and write that again if it can be told."""
+        repaired = self._repair and not isinstance(error, UnsupportedFormat) and self._restored(key)
+        self._note(invariant, error.key, error.reason, repaired)
+
+    def _restored(self, key: bytes) -> bool:
+        try:
+            return restore(self._reader, self._head, key, replace=True)
+        except RecordError as deeper:
+            if deeper.key != key:
+                self._unread(deeper, deeper.key)  # then it is this one's turn when all is looked at again
+            return False
 
     def _positions(self) -> None:
         """The head's own numbers agree with one another."""
@@ -140,7 +154,7 @@ class _Check:
             try:
                 [segment] = self._reader.segments(self._layout, [position])
             except RecordError as error:
-                self._note(13, error.key, error.reason)
+                self._unread(error, self._layout.key(position))
                 continue
             self.spans.append(segment.span)
             self._span_record(position, segment.span)
@@ -157,16 +171,11 @@ class _Check:
         key = self._layout.span_key(position)
         if key == self._layout.key(position):
             return
-        problem = "says something else than its segment"
         try:
-            if self._reader.span(self._layout, position) == span:
-                return
+            if self._reader.span(self._layout, position) != span:
+                self._unread(CorruptRecord(key, "says something else than its segment"), key, invariant=12)
         except RecordError as error:
-            problem = error.reason
-        if self._repair:
-            codec, body = deflate(encode_span(span), self._log.settings.segment_level)
-            self._write([(key, self._io.seal(key, SPAN, codec, body))])
-        self._note(12, key, problem, self._repair)
+            self._unread(error, key, invariant=12)
 
     def _slices(self) -> None:
         """The sealed log folds, from the newest slice to the oldest, and its snapshots say what it says."""
@@ -177,7 +186,7 @@ class _Check:
             try:
                 slice_ = next(self._reader.before(self._layout, len(self._layout), last))
             except RecordError as error:
-                self._unread_snapshot(error, self._start_of(last))
+                self._unread(error, error.key)
                 return
             self._fold(slice_)
             for ref in (ref for ref in snapshots if ref.covers > slice_.covers):
@@ -189,7 +198,7 @@ class _Check:
             last = slice_.covers
 
     def _start_of(self, last: int) -> SnapshotRef | None:
-        return next(span.start for span in self.spans if span.first <= last <= span.last)
+        return next((span.start for span in self.spans if span.first <= last <= span.last), None)
 
     def _fold(self, slice_: Slice) -> None:
         """Every checkpoint has a header and a state, and the pending writes can be read."""
@@ -224,27 +233,7 @@ class _Check:
             if _content(snapshot) != _content(log):
                 self._note(11, keys.snapshot_parts(self._head.epoch, ref)[0], "says something else than the log")
         except RecordError as error:
-            self._unread_snapshot(error, ref)
-
-    def _unread_snapshot(self, error: RecordError, ref: SnapshotRef | None) -> None:
-        """Write the snapshot again, if it is what could not be read, from the log before it."""
-        part_keys = keys.snapshot_parts(self._head.epoch, ref) if ref else []
-        if not self._repair or ref is None or error.key not in part_keys:
-            self._note(13, error.key, error.reason)
-            return
-        try:
-            log = next(self._reader.before(self._layout, len(self._layout), ref.covers))
-        except RecordError as deeper:
-            self._unread_snapshot(deeper, self._start_of(ref.covers))
-            return
-        events = snapshot_events(log, ref.covers)
-        segment = Segment(Span(1, max((seq for seq, _ in events), default=1)), tuple(events))
-        codec, body = deflate(encode_segment(segment), self._log.settings.segment_level)
-        chunks = self._io.chunks(self._io.seal(part_keys[0], SNAPSHOT, codec, body))
-        fits = len(chunks) == ref.parts
-        if fits:
-            self._write([*zip(part_keys, map(self._io.seal_part, part_keys, chunks), strict=True)])
-        self._note(13, error.key, error.reason, fits)
+            self._unread(error, error.key)
 
     def _tail(self) -> None:
         """What latest is read from can be read as readers do, and folds."""
@@ -270,11 +259,6 @@ class _Check:
                     self._io.open(key, record, kind)
             except RecordError as error:
                 self._note(13, error.key, error.reason)
-
-    def _write(self, records: Sequence[tuple[bytes, bytes]]) -> None:
-        """In the place of what stands there."""
-        self._io.store.remove_many([key for key, _ in records])
-        self._io.store.create(records, ttl=self._head.record_ttl)
 
 
 def _content(slice_: Slice) -> tuple[object, dict[str, Value], list[list[Write]], list[object]]:

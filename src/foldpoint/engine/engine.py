@@ -176,7 +176,8 @@ class Engine:
     def _due(self, head: Head, ttl: int | None) -> bool:
         if ttl is not None and head.ttl != ttl:
             return True
-        return head.ttl is not None and self.clock.now() - head.extended_at > head.ttl / 4
+        # Extended in time to come: by a clock that was wrong, or is right where this one is not.
+        return head.ttl is not None and not 0 <= self.clock.now() - head.extended_at <= head.ttl / 4
 
     def _extend(self, head: Head, ttl: int | None) -> None:
         """Extend one stream. The other records first: they must outlive the head."""
@@ -188,7 +189,7 @@ class Engine:
                 view = log.load()
                 if view is None or view.head.deleted:
                     return
-                if view.head.ttl == ttl and view.head.extended_at > head.extended_at:
+                if view.head.ttl == ttl and view.head.extended_at != head.extended_at:
                     return  # somebody else did
                 extent = replace(view.head.extent, sealed=view.last)
                 for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
@@ -212,9 +213,8 @@ class Engine:
             while (view := _live(log.load())) is not None:
                 try:
                     return self._locked(log, History(log.reader, view).find(checkpoint_id))
-                except CorruptRecord:
-                    if not log.moved():
-                        raise
+                except CorruptRecord as error:
+                    log.recover(error)
             return None
 
     def history(self, thread_id: str, namespace: str, before: str | None = None) -> Iterator[Entry]:
@@ -227,10 +227,9 @@ class Engine:
                     yield entry
                     before = entry.folded.header.id
                 return
-            except CorruptRecord:
+            except CorruptRecord as error:
                 # The history may have been rewritten, and what it was before removed.
-                if not log.moved():
-                    raise
+                log.recover(error)
 
     def channel_history(
         self, thread_id: str, namespace: str, checkpoint_id: str | None, channels: Sequence[str]
@@ -245,9 +244,8 @@ class Engine:
             try:
                 target = view.slice.latest() if checkpoint_id is None else history.find(checkpoint_id)
                 return channel_history(history, target, channels) if target else None
-            except CorruptRecord:
-                if not log.moved():
-                    raise
+            except CorruptRecord as error:
+                log.recover(error)
         return None
 
     def reader(self, thread_id: str, namespace: str) -> Log:

@@ -9,7 +9,7 @@ from foldpoint.codecs.envelope import PART, PARTS, Cipher, Opened
 from foldpoint.codecs.wire import Malformed, pack, unpack
 from foldpoint.engine import keys
 from foldpoint.engine.records import RecordStore
-from foldpoint.errors import CorruptRecord, UnsupportedFormat
+from foldpoint.errors import CorruptRecord, LostRecord, UnsupportedFormat
 
 _PART_OVERHEAD = 64
 _MAX_PARTS = 1 << 16
@@ -101,7 +101,7 @@ class RecordIO:
     def part(self, key: bytes, record: bytes | None) -> bytes:
         """A piece of a sealed record. Pieces are not sealed again."""
         if record is None:
-            raise CorruptRecord(key, "missing, although it is a part of a record that is there")
+            raise LostRecord(key, "missing, although it is a part of a record that the log needs")
         try:
             return envelope.open_record(key, record, kinds=(PART,)).content
         except envelope.Unsupported as error:
@@ -112,7 +112,7 @@ class RecordIO:
     def inflate(self, key: bytes, record: bytes | None, kind: int) -> bytes:
         """The payload of a segment or snapshot record."""
         if record is None:
-            raise CorruptRecord(key, "missing, although the log needs it")
+            raise LostRecord(key, "missing, although the log needs it")
         try:
             return self.open(key, record, kind).inflate()
         except Malformed as error:

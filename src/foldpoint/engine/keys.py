@@ -73,3 +73,21 @@ def look(token: bytes) -> bytes:
 def epoch_of(key: bytes) -> bytes:
     """The epoch of any log record's key."""
     return key[:EPOCH_BYTES]
+
+
+def kind_of(key: bytes) -> bytes:
+    """The letter after the epoch of any log record's key."""
+    return key[EPOCH_BYTES : EPOCH_BYTES + 1]
+
+
+def words(key: bytes) -> str:
+    """What a log record is, for people."""
+    kind, place = kind_of(key), key[EPOCH_BYTES + 1 :]
+    if kind == b"e":
+        return f"event {int.from_bytes(place, 'big')}"
+    if kind in (b"s", b"i"):
+        name = "segment" if kind == b"s" else "span"
+        return f"{name} {int.from_bytes(place[1:], 'big')} of level {place[0]}"
+    if kind in (b"p", b"k"):
+        return f"snapshot {int.from_bytes(place[:4], 'big')}, part {int.from_bytes(place[4:], 'big')}"
+    return f"part {int.from_bytes(place[8:], 'big')} of a large record"

@@ -32,8 +32,9 @@ class Layout:
 
     @classmethod
     def of(cls, head: Head) -> Layout:
-        ends = [head.segments, *(level.count for level in head.merged)]
         starts = [*(level.reach for level in head.merged), 0]
+        counts = [head.segments, *(level.count for level in head.merged)]
+        ends = [max(start, count) for start, count in zip(starts, counts, strict=True)]
         levels = range(len(ends), 0, -1)
         stream = keys.head(head.thread_id, head.namespace)
         return cls(stream, head.epoch, tuple((level, starts[level - 1], ends[level - 1]) for level in levels))
@@ -48,10 +49,19 @@ class Layout:
             position -= end - first
         raise IndexError(position)
 
+    def position(self, level: int, index: int) -> int | None:
+        """Where the segment with this index of a level lies; None if it is no part of the log, or not any more."""
+        position = 0
+        for run_level, first, end in self.runs:
+            if run_level == level:
+                return position + index - first if first <= index < end else None
+            position += end - first
+        return None
+
     def after(self, segments: int) -> int:
         """The position that follows the first `segments` segments of level 1, which no merged one divides."""
         _, first, end = self.runs[-1]
-        return len(self) - (end - max(first, segments))
+        return len(self) - (end - min(end, max(first, segments)))
 
     def key(self, position: int) -> bytes:
         place = self.place(position)

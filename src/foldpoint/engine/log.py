@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from threading import RLock
 
-from foldpoint.codecs.envelope import CONTEXT_BYTES, EVENT, HEAD, context_of, deflate, event_content, seal
+from foldpoint.codecs.envelope import CONTEXT_BYTES, EVENT, HEAD, deflate, event_content, seal
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, unpack_event
 from foldpoint.codecs.head import Head, encode_head
 from foldpoint.engine import keys
@@ -24,13 +24,19 @@ from foldpoint.engine.io import RecordIO
 from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import Reader, read_head
 from foldpoint.engine.records import HeadRecord
+from foldpoint.engine.repair import restore
 from foldpoint.engine.sealing import Sealer
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict, CorruptRecord
+from foldpoint.errors import Conflict, CorruptRecord, LostRecord
 from foldpoint.settings import Settings
 
 _ATTEMPTS = 64
 _GIVE_WAY = 0.05  # seconds
+_ADVICE = (
+    "thread {!r}: it could not be restored from what is left. Bring back servers that are down or cut off: they may "
+    "hold it. `foldpoint verify --thread T --repair` tells what else is missing, and mends more. What stays lost is in "
+    "a backup, or the thread has to be deleted"
+)
 
 
 class Log:
@@ -70,10 +76,10 @@ class Log:
             head = read_head(record)
             try:
                 slice_ = self._slice(head)
-            except CorruptRecord:
+            except CorruptRecord as error:
                 # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
                 if not self._has_moved(record.revision):
-                    raise
+                    self._restore(head, error)
                 continue
             if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
                 continue  # held up: what it named may be removed by now, and a removed slot looks like a free one
@@ -82,9 +88,25 @@ class Log:
             return self.view
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
 
-    def moved(self) -> bool:
-        """Whether the head is another by now than the view's: what could not be read may have been moved."""
-        return self.view is None or self._has_moved(self.view.revision)
+    def recover(self, error: CorruptRecord) -> None:
+        """Returns where reading again may succeed: the head is another by now than the view's, or names a record that
+        the store had lost and that has been restored. Raises CorruptRecord where it may not.
+        """
+        if self.view is not None and not self._has_moved(self.view.revision):
+            self._restore(self.view.head, error)
+
+    def _restore(self, head: Head, error: CorruptRecord) -> None:
+        """Restore the record that was found missing; raises CorruptRecord for what cannot be."""
+        if not isinstance(error, LostRecord):
+            raise error
+        try:
+            restored = restore(self.reader, head, error.key)
+        except LostRecord as deeper:
+            self._restore(head, deeper)
+            return  # to be read again: then this one's turn comes
+        if not restored:
+            advice = _ADVICE.format(self.thread_id)
+            raise LostRecord(error.key, f"{keys.words(error.key)}, {error.reason}; {advice}") from error
 
     def _has_moved(self, revision: int) -> bool:
         record = self.io.store.get_head(self.key)
@@ -146,10 +168,9 @@ class Log:
                 continue
             try:
                 payload = encode(seq, view.slice)
-            except CorruptRecord:
+            except CorruptRecord as error:
                 # What it is based on may have been moved with its epoch.
-                if not self.moved():
-                    raise
+                self.recover(error)
                 self.view = None
                 continue
             if not self._create(view, seq, payload) and not self._is_own(view, seq, payload):
@@ -206,10 +227,9 @@ class Log:
         """The number was taken: take in what stands there and around it. True if it is the very event to be put."""
         try:
             self.reader.add_slots(view.slice, view.head.slots)
-        except CorruptRecord:
+        except CorruptRecord as error:
             # Sealed and emptied meanwhile, by another process.
-            if not self.moved():
-                raise
+            self.recover(error)
             return self._recheck(view, seq, payload) is not None
         view.last = max(view.last, max(view.slice.events, default=0))
         taken = view.slice.events.get(seq)
@@ -233,9 +253,8 @@ class Log:
                 return fresh if taken is not None and taken.payload == payload else None
             try:
                 return fresh if fresh.slice.payload(seq) == payload else None
-            except CorruptRecord:
-                if not self.moved():
-                    raise
+            except CorruptRecord as error:
+                self.recover(error)
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
 
     def _give_way(self, view: View) -> None:
@@ -262,9 +281,8 @@ class Log:
             try:
                 self.fill(view, view.last)
                 sealed = self.sealer.advance(view)
-            except CorruptRecord:
-                if not self.moved():
-                    raise
+            except CorruptRecord as error:
+                self.recover(error)
                 continue
             if self.swap(sealed.head, view.revision):
                 self.view = replace(sealed, revision=view.revision + 1)
@@ -314,8 +332,11 @@ def _recent(view: View, seq: int) -> tuple[int, bytes]:
 
     Only of the tail: should it be sealed meanwhile, they lie in one segment, which readers fetch with the snapshot.
     """
-    depth, size, events = 0, 0, view.slice.events
-    while seq - depth - 1 > view.head.sealed and size < CONTEXT_BYTES and seq - depth - 1 in events:
-        depth += 1
-        size += len(events[seq - depth].payload)
-    return depth, context_of(seq, depth, view.slice.payload)
+    payloads: list[bytes] = []
+    size, events = 0, view.slice.events
+    for at in range(seq - 1, view.head.sealed, -1):
+        if size >= CONTEXT_BYTES or (event := events.get(at)) is None:
+            break
+        payloads.append(event.payload)
+        size += len(event.payload)
+    return len(payloads), b"".join(reversed(payloads))[-CONTEXT_BYTES:]

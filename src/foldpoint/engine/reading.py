@@ -238,9 +238,9 @@ class Reader:
         if holes:
             again = self.io.read([keys.event(slice_.epoch, seq) for seq in holes])
             records = {**records, **dict(zip(holes, again, strict=True))}
-        self._open_events(slice_, records)
+        self.open_events(slice_, records)
 
-    def _open_events(self, slice_: Slice, records: dict[int, bytes | None]) -> None:
+    def open_events(self, slice_: Slice, records: dict[int, bytes | None]) -> None:
         """Take the events of `records` into the slice, ascending: each is compressed against those before it."""
         for seq, record in sorted(records.items()):
             if record is not None:

@@ -1,0 +1,222 @@
+"""Writing a record again that a head names and the store has lost, from what it was made of.
+
+A store of several nodes may keep a head through a crash and lose what was written right before it. Sealed events,
+segments that were merged and the log that a snapshot stands for are still there for the grace, and tell exactly what it
+held. Nothing is guessed: where something that it was made of is gone too, it stays lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import pairwise
+
+from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, SPAN, deflate
+from foldpoint.codecs.event import FILLER_PAYLOAD
+from foldpoint.codecs.head import Head
+from foldpoint.codecs.segment import Segment, SnapshotRef, Span, encode_segment, encode_span, join
+from foldpoint.engine import keys
+from foldpoint.engine.fold import Slice
+from foldpoint.engine.layout import Layout
+from foldpoint.engine.reading import Reader
+from foldpoint.engine.sealing import span_of
+from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.errors import CorruptRecord, LostRecord
+
+_LEVEL = 19
+"""Of zstd: a snapshot must fit the parts that it is known to have."""
+
+Records = list[tuple[bytes, bytes]]
+
+log = logging.getLogger("foldpoint")
+
+
+def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) -> bool:
+    """Write the record under `key` again, with those that are lost beside it; False where it cannot be told.
+
+    It is lost, or (replace) damaged. Restore what `head` names, and only while it is the stored one. Safe beside others
+    who restore the same: the second adopts what the first wrote. Not so with `replace`.
+    Raises CorruptRecord for another record that it would be told from, and that may have to be restored first.
+    """
+    records = _Lost(reader, head, replace).records(key)
+    if records and (replace or _is_snapshot(key)):
+        # The parts of one record must be of one piece.
+        reader.io.store.remove_many([key for key, _ in records])
+    for record_key, record in records:
+        if reader.io.create(record_key, record, head.record_ttl):
+            log.warning("thread %r: restored %s, record %s", head.thread_id, keys.words(record_key), record_key.hex())
+    return bool(records)
+
+
+def _is_snapshot(key: bytes) -> bool:
+    return keys.kind_of(key) in (b"p", b"k")
+
+
+class _Lost:
+    """What the records that a head names held, told from others. Raises CorruptRecord for one of those."""
+
+    def __init__(self, reader: Reader, head: Head, damaged: bool) -> None:
+        self._reader = reader
+        self._io = reader.io
+        self._head = head
+        self._damaged = damaged
+        self._layout = Layout.of(head)
+
+    def records(self, key: bytes) -> Records:
+        """The record under `key`, with those that go with it; none where it cannot be told, or is not named."""
+        kind, place = keys.kind_of(key), key[keys.EPOCH_BYTES + 1 :]
+        if keys.epoch_of(key) != self._head.epoch or kind not in (b"s", b"i", b"p", b"k"):
+            return []
+        if _is_snapshot(key):
+            return self._snapshot(int.from_bytes(place[:4], "big"), kept=kind == b"k")
+        level = place[0]
+        position = self._layout.position(level, int.from_bytes(place[1:], "big"))
+        if position is None:
+            return []
+        if kind == b"i":
+            [segment] = self._reader.segments(self._layout, [position])
+            return [self._sealed(key, SPAN, encode_span(segment.span))]
+        return self._sealed_run(position) if level == 1 else self._merged(position, level)
+
+    def _sealed(self, key: bytes, kind: int, content: bytes) -> tuple[bytes, bytes]:
+        codec, body = deflate(content, _LEVEL)
+        return key, self._io.seal(key, kind, codec, body)
+
+    def _last_before(self, position: int) -> int:
+        return self._reader.span(self._layout, position - 1).last if position else 0
+
+    def _log(self, position: int, last: int) -> Slice:
+        """The log up to number `last`, the last one before the segment at `position`."""
+        return next(self._reader.before(self._layout, position, last), Slice(self._head.epoch))
+
+    def _untold_around(self, position: int) -> tuple[int, int]:
+        """The first and the last of the segments of one level, side by side, of which nothing tells where they end."""
+        low = high = position
+        if self._is_untold(position):
+            level = self._layout.place(position).level
+            beside = [at for at in range(len(self._layout)) if self._layout.place(at).level == level]
+            while low > beside[0] and self._is_untold(low - 1):
+                low -= 1
+            while high < beside[-1] and self._is_untold(high + 1):
+                high += 1
+        return low, high
+
+    def _is_untold(self, position: int) -> bool:
+        segment, span = self._layout.key(position), self._layout.span_key(position)
+        return self._is_lost(segment, lambda: self._reader.segments(self._layout, [position])) and self._is_lost(
+            span, lambda: self._reader.span(self._layout, position)
+        )
+
+    def _is_lost(self, key: bytes, read: Callable[[], object]) -> bool:
+        try:
+            read()
+        except CorruptRecord as error:
+            return self._damaged or (isinstance(error, LostRecord) and error.key == key)
+        return False
+
+    # -- segments of events --------------------------------------------------------------------------------------------
+
+    def _sealed_run(self, position: int) -> Records:
+        """The segment of level 1 there, and those lost right beside it, from the events: none may be missing."""
+        low, high = self._untold_around(position)
+        after = high + 1
+        ends = after == len(self._layout)
+        last = self._head.sealed if ends else self._reader.span(self._layout, after).first - 1
+        first = self._last_before(low) + 1
+        numbers = range(first, last + 1)
+        events = self._io.read([keys.event(self._head.epoch, seq) for seq in numbers])
+        if not all(events):
+            return []
+        slice_ = self._log(low, first - 1)
+        self._reader.open_events(slice_, dict(zip(numbers, events, strict=True)))
+        starts = self._starts_around(low, high)
+        records = []
+        for at, (before, end) in enumerate(pairwise(_ends(self._layout, low, high, first, last, starts)), start=low):
+            start = max((ref for ref in starts if ref.kept and ref.covers <= before), key=_covers, default=None)
+            segment = _segment_of(slice_, before + 1, end, start)
+            records.append(self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment)))
+        return records
+
+    def _starts_around(self, low: int, high: int) -> list[SnapshotRef]:
+        """Snapshots that are known to lie before, among or after the segments low..high."""
+        beside = [at for at in (low - 1, high + 1) if 0 <= at < len(self._layout)]
+        refs = [self._head.snapshot, self._head.kept, *(self._reader.span(self._layout, at).start for at in beside)]
+        return [ref for ref in refs if ref is not None]
+
+    # -- segments of segments ------------------------------------------------------------------------------------------
+
+    def _merged(self, position: int, level: int) -> Records:
+        """The segment there, and those untold right beside it, with their spans, from those that they stand for."""
+        low, high = self._untold_around(position)
+        first = self._last_before(low) + 1
+        merged = self._head.merged[level - 2]
+        later = range(high + 1, position + merged.count - self._layout.place(position).index)
+        end = merged.reach - sum(self._reader.span(self._layout, one).inputs for one in later)
+        inputs: list[Segment] = []
+        while end > 0 and (len(inputs) <= high - low or inputs[0].span.first > first):
+            end -= 1
+            key = keys.segment(self._head.epoch, end, level - 1)
+            [record] = self._io.read([key])
+            if record is None:
+                return []
+            inputs.insert(0, self._reader.segment(key, record))
+        if len(inputs) <= high - low or inputs[0].span.first != first:
+            return []
+        # How many each stood for nothing tells: the first for all but one of each other.
+        firsts = len(inputs) - (high - low)
+        groups = [inputs[:firsts], *([one] for one in inputs[firsts:])]
+        records = []
+        for at, group in enumerate(groups, start=low):
+            segment = join(group)
+            records.append(self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment)))
+            records.append(self._sealed(self._layout.span_key(at), SPAN, encode_span(segment.span)))
+        return records
+
+    # -- snapshots -----------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, number: int, *, kept: bool) -> Records:
+        """All parts of a snapshot, from the log that it stands for."""
+        ref = next((ref for ref in self._refs() if (ref.number, ref.kept) == (number, kept)), None)
+        if ref is None:
+            return []
+        events = snapshot_events(self._log(self._layout.after(ref.segments), ref.covers), ref.covers)
+        content = encode_segment(Segment(Span(1, max((seq for seq, _ in events), default=1)), tuple(events)))
+        part_keys = keys.snapshot_parts(self._head.epoch, ref)
+        _, record = self._sealed(part_keys[0], SNAPSHOT, content)
+        cuts = [len(record) * part // ref.parts for part in range(ref.parts + 1)]
+        chunks = [record[first:end] for first, end in pairwise(cuts)]
+        if max(map(len, chunks)) > self._io.part_size:
+            return []
+        return [(key, self._io.seal_part(key, chunk)) for key, chunk in zip(part_keys, chunks, strict=True)]
+
+    def _refs(self) -> Iterable[SnapshotRef]:
+        """Those that the head and the segments name, as far as these can be read."""
+        yield from (ref for ref in (self._head.snapshot, self._head.kept) if ref is not None)
+        for position in reversed(range(len(self._layout))):
+            with suppress(CorruptRecord):
+                if start := self._reader.span(self._layout, position).start:
+                    yield start
+
+
+def _covers(ref: SnapshotRef) -> int:
+    return ref.covers
+
+
+def _ends(layout: Layout, low: int, high: int, first: int, last: int, refs: Iterable[SnapshotRef]) -> list[int]:
+    """Where the segments low..high end, after the number that precedes them.
+
+    Where two have met is known only of those that a snapshot lies between; of the others each gets one number, and the
+    first of them the rest.
+    """
+    known = {layout.after(ref.segments) - 1: ref.covers for ref in refs}
+    ends = [last]
+    for position in range(high - 1, low - 1, -1):
+        ends.append(known.get(position, ends[-1] - 1))
+    return [first - 1, *reversed(ends)]
+
+
+def _segment_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Segment:
+    payloads = ((seq, slice_.events[seq].payload) for seq in range(first, last + 1))
+    events = tuple((seq, payload) for seq, payload in payloads if payload != FILLER_PAYLOAD)
+    return Segment(span_of(slice_, first, last, start), events)

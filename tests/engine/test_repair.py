@@ -1,0 +1,280 @@
+"""What a crash of all nodes took, and a head names, is there again: as it was, or it is an error that says so."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+from itertools import combinations
+
+import pytest
+from checkpoints import id_of, numbered, write
+from faults.scenes import Cluster, named, noise
+from moving import MovingClock
+
+from foldpoint import Engine, Settings
+from foldpoint.codecs.segment import Segment
+from foldpoint.compaction import merge as merging
+from foldpoint.compaction import upkeep
+from foldpoint.compaction.verify import verify_stream
+from foldpoint.engine import keys
+from foldpoint.engine.layout import Layout
+from foldpoint.errors import CorruptRecord, LostRecord
+
+
+class Nodes(Cluster):
+    """Whose log records can be damaged, and brought back, behind everybody's back."""
+
+    def records(self) -> dict[bytes, bytes]:
+        return {key: value for key, (value, _) in self._log.items()}
+
+    def bring_back(self, records: dict[bytes, bytes]) -> None:
+        self._log = {key: (value, None) for key, value in records.items()}
+
+    def flip(self, key: bytes) -> None:
+        value = self._log[key][0]
+        self._log[key] = (value[:-1] + bytes([value[-1] ^ 1]), None)
+
+
+class Stream:
+    """The thread `t` on a cluster: what it holds, and what its head names."""
+
+    def __init__(self, max_record: int = 1 << 20) -> None:
+        self.store = Nodes(max_record=max_record)
+        self.clock = MovingClock()
+        self.engine = self.fresh()
+
+    def fresh(self) -> Engine:
+        """An engine that knows nothing yet."""
+        settings = Settings(window=8, segment_level=1, snapshot_ratio=1.0, grace=100)
+        return Engine(self.store, settings, clock=self.clock)
+
+    def put(self, first: int, end: int, **channels: object) -> None:
+        for n in range(first, end):
+            self.engine.put("t", "", numbered(n, **channels))
+            self.engine.put_writes("t", "", id_of(n), [write(n)])
+            if n % 7 == 6:
+                self.engine.put_writes("t", "", id_of(n // 2), [write(n, "late")])
+
+    def contents(self) -> list[object]:
+        """As a process that starts now reads it."""
+        return [
+            (entry.folded.header, entry.folded.labels, entry.state(), entry.writes())
+            for entry in self.fresh().history("t", "")
+        ]
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(next(self.engine.heads("t")))
+
+    def named(self) -> list[bytes]:
+        return named(self.engine)
+
+    def segments(self) -> list[Segment]:
+        return self.engine.reader("t", "").reader.segments(self.layout, range(len(self.layout)))
+
+
+def with_levels() -> Stream:
+    """Segments on all levels, kept snapshots, late writes; all that was merged or sealed is still in its grace."""
+    stream = Stream()
+    for end in (60, 120, 160):
+        stream.put(end - 60 if end < 160 else 120, end)
+        log = stream.engine.reader("t", "")
+        log.seal()
+        merging.merge(log, idle=end < 160)
+    return stream
+
+
+def young() -> Stream:
+    """A few segments of level 1, as sealed, and a snapshot; the last seal was of a part of the window."""
+    stream = Stream()
+    stream.put(0, 13)
+    stream.engine.reader("t", "").seal()
+    stream.put(13, 15)
+    return stream
+
+
+def large() -> Stream:
+    """Snapshots in several records."""
+    stream = Stream(max_record=700)
+    stream.put(0, 14, big=noise(1))
+    return stream
+
+
+STREAMS: dict[str, Callable[[], Stream]] = {"levels": with_levels, "young": young, "large": large}
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small segments, merged as early and as far as they can be."""
+    monkeypatch.setattr(merging, "FANOUT", 3)
+    monkeypatch.setattr(merging, "WORTHWHILE", 0)
+    monkeypatch.setattr(merging, "MAX_EVENTS", 50)
+
+
+@pytest.fixture(params=STREAMS)
+def stream(request: pytest.FixtureRequest) -> Stream:
+    made = STREAMS[request.param]()
+    kinds = {key[16:18] if key[16:17] in (b"s", b"i") else key[16:17] for key in made.named()}
+    wanted = {b"s\x01", b"s\x02", b"s\x03", b"i\x02", b"i\x03", b"k"} if request.param == "levels" else {b"s\x01"}
+    assert kinds >= wanted
+    return made
+
+
+def whole(stream: Stream) -> None:
+    """Nothing is lost or damaged any more."""
+    assert verify_stream(stream.fresh(), "t", "").findings == ()
+
+
+def test_each_record_that_a_head_names_is_restored_when_it_is_missing(stream: Stream) -> None:
+    expected, records = stream.contents(), stream.store.records()
+    segments = stream.segments()
+    for key in stream.named():
+        stream.store.remove_many([key])
+        assert stream.contents() == expected, keys.words(key)
+        assert verify_stream(stream.fresh(), "t", "", repair=True).sound  # what reading does not ask for
+        assert stream.segments() == segments
+        whole(stream)
+        stream.store.bring_back(records)
+
+
+def test_any_of_them_are_restored_together(stream: Stream) -> None:
+    expected, records, named = stream.contents(), stream.store.records(), stream.named()
+    rng = random.Random(5)
+    lost = [*combinations(named[-4:], 2), *(rng.sample(named, rng.randint(2, len(named))) for _ in range(40)), named]
+    for missing in lost:
+        stream.store.remove_many(missing)
+        assert stream.contents() == expected
+        assert verify_stream(stream.fresh(), "t", "", repair=True).sound
+        whole(stream)
+        stream.store.bring_back(records)
+
+
+def test_they_are_restored_when_they_are_damaged_if_that_is_asked_for(stream: Stream) -> None:
+    expected, records, named = stream.contents(), stream.store.records(), stream.named()
+    for damaged in [*([key] for key in named), named[::2], named]:
+        for key in damaged:
+            stream.store.flip(key)
+        assert not verify_stream(stream.fresh(), "t", "").sound
+        found = verify_stream(stream.fresh(), "t", "", repair=True)
+        assert found.sound
+        assert {finding.key for finding in found.findings} <= {key.hex() for key in damaged}
+        assert stream.contents() == expected
+        whole(stream)
+        stream.store.bring_back(records)
+
+
+def test_where_an_event_is_gone_too_it_is_an_error_and_never_another_value(stream: Stream) -> None:
+    expected, records, layout = stream.contents(), stream.store.records(), stream.layout
+    for position, segment in enumerate(stream.segments()):
+        if layout.place(position).level > 1:
+            continue
+        for seq in range(segment.span.first, segment.span.last + 1):
+            stream.store.remove_many([layout.key(position), keys.event(layout.epoch, seq)])
+            with pytest.raises(LostRecord, match="verify --thread T --repair") as caught:
+                stream.contents()
+            assert caught.value.key == layout.key(position)
+            found = verify_stream(stream.fresh(), "t", "", repair=True)
+            assert layout.key(position).hex() in [one.key for one in found.findings if not one.repaired]
+            stream.store.bring_back(records)
+    assert stream.contents() == expected
+
+
+def test_a_merged_segment_is_not_restored_from_some_of_its_inputs() -> None:
+    stream = with_levels()
+    layout, records = stream.layout, stream.store.records()
+    for position in range(len(layout)):
+        place = layout.place(position)
+        if place.level == 1:
+            continue
+        [segment] = stream.engine.reader("t", "").reader.segments(layout, [position])
+        below = [key for key in records if key[16:18] == b"s" + bytes([place.level - 1])]
+        inputs = [key for key in below if segment.span.first <= first_of(stream, key) <= segment.span.last]
+        assert len(inputs) == segment.span.inputs
+        for gone in inputs:
+            stream.store.remove_many([layout.key(position), layout.span_key(position), gone])
+            with pytest.raises(LostRecord):
+                stream.contents()
+            stream.store.bring_back(records)
+
+
+def first_of(stream: Stream, key: bytes) -> int:
+    return stream.engine.reader("t", "").reader.segment(key, stream.store.get_many([key])[0]).span.first
+
+
+def test_damage_is_not_taken_for_loss(stream: Stream) -> None:
+    """Only who asks for it replaces what is there: another process may yet be able to read it."""
+    records, layout = stream.store.records(), stream.layout
+    last = layout.key(len(layout) - 1)
+    stream.store.flip(last)
+    before = stream.store.records()
+    with pytest.raises(CorruptRecord) as caught:
+        stream.contents()
+    assert caught.value.key == last
+    assert stream.store.records() == before
+    stream.store.bring_back(records)
+    for key in {layout.key(len(layout) - 2)} if len(layout) > 1 else ():
+        stream.store.flip(key)
+        stream.store.remove_many([last])
+        with pytest.raises(CorruptRecord):
+            stream.contents()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda engine: engine.latest("t", ""),
+        lambda engine: engine.find("t", "", id_of(0)),
+        lambda engine: engine.put("t", "", numbered(15)),
+        lambda engine: engine.put_writes("t", "", id_of(0), [write(0, "later")]),
+        lambda engine: engine.reader("t", "").seal(),
+        lambda engine: engine.channel_history("t", "", None, ["list"]),
+        lambda engine: upkeep(engine, "t", "", idle=True),
+    ],
+    ids=["latest", "find", "put", "put_writes", "seal", "channel_history", "upkeep"],
+)
+def test_whoever_meets_it_goes_on(use: Callable[[Engine], object], caplog: pytest.LogCaptureFixture) -> None:
+    stream = young()
+    stream.store.remove_many(stream.named())
+    with caplog.at_level(logging.WARNING, "foldpoint"):
+        use(stream.fresh())
+    assert any("thread 't': restored" in record.getMessage() for record in caplog.records)
+    entries = [*stream.fresh().history("t", "")]
+    for entry in entries:
+        assert isinstance(step := entry.folded.labels["step"], int)
+        assert entry.state() == numbered(step).channels
+    assert len(entries) >= 15
+
+
+def test_a_writer_that_knows_its_stream_seals_and_goes_on_over_what_was_lost() -> None:
+    unharmed, stream = young(), young()
+    stream.store.remove_many(stream.named())
+    for one in (unharmed, stream):
+        one.put(15, 40)
+    assert stream.contents() == unharmed.contents()
+    whole(stream)
+
+
+def test_two_who_restore_at_once_leave_one_whole_log(stream: Stream) -> None:
+    expected, named = stream.contents(), stream.named()
+    first, second = stream.fresh(), stream.fresh()
+    for missing in (named[:3], named[1:], named):
+        stream.store.remove_many(missing)
+        interleaved(first.history("t", ""), second.history("t", ""))
+        assert stream.contents() == expected
+        assert verify_stream(stream.fresh(), "t", "", repair=True).sound
+        whole(stream)
+
+
+def interleaved(one: Iterable[object], other: Iterable[object]) -> None:
+    assert sum(1 for _ in zip(one, other, strict=True)) > 10
+
+
+def test_what_is_restored_lives_as_long_as_what_was_lost() -> None:
+    stream = Stream()
+    for n in range(20):
+        stream.engine.put("t", "", numbered(n), ttl=1000)
+    layout = stream.layout
+    stream.store.remove_many([layout.key(0)])
+    stream.contents()
+    assert stream.store._log[layout.key(0)][1] is not None
