@@ -99,8 +99,13 @@ class Head:
         """Seconds that the head has to live as of `now`: 1.25 times the TTL after the last extension, whoever swaps it.
 
         Uses less than a quarter of the TTL after an extension extend nothing; so it lives for the TTL after those too.
+        Where `now` says that it is over, or not begun, clocks differ: the head is there, so it lives from now on.
         """
-        return None if self.ttl is None else max(1, ceil(self.extended_at + 1.25 * self.ttl - now))
+        if self.ttl is None:
+            return None
+        longest = 1.25 * self.ttl
+        left = self.extended_at + longest - now
+        return ceil(left if 0 < left <= longest else longest)
 
     def outlasts(self, now: float) -> bool:
         """Whether the head is sure to be there at `now`, without looking."""

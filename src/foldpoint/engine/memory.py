@@ -5,11 +5,11 @@ The checks of arguments and the partitioning at the end are shared by the stores
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Lock
 
+from foldpoint.engine.clock import SystemClock
 from foldpoint.engine.records import Capabilities, Finding, HeadRecord
 from foldpoint.errors import StoreUnavailable
 
@@ -20,9 +20,9 @@ MAX_KEY = 64
 class MemoryStore:
     """A `RecordStore` of two dicts behind one lock. `max_record` in bytes; `clock` gives seconds."""
 
-    def __init__(self, max_record: int = 64 * MIB, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, max_record: int = 64 * MIB, clock: Callable[[], float] | None = None) -> None:
         self._capabilities = Capabilities(max_record=max_record, ordered=True, ttl=True)
-        self._clock = clock
+        self._clock = clock or SystemClock().now
         self._lock = Lock()
         self._log: dict[bytes, tuple[bytes, float | None]] = {}  # value, expiry
         self._heads: dict[bytes, tuple[HeadRecord, float | None]] = {}

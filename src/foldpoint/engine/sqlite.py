@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from foldpoint.engine.clock import SystemClock
 from foldpoint.engine.memory import (
     MIB,
     check_partition,
@@ -63,11 +63,11 @@ class SqliteStore:
         *,
         busy_timeout: float = 30.0,
         synchronous: str = "FULL",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"synchronous is {synchronous!r}: give one of {', '.join(SYNCHRONOUS)}")
-        self._clock = clock
+        self._clock = clock or SystemClock().now
         self._capabilities = Capabilities(max_record=256 * MIB, ordered=True, ttl=True)
         self._file = SqliteFile(absolute(path), busy_timeout, synchronous)
         with self._file.reading():
