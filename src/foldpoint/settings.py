@@ -51,6 +51,12 @@ class Settings(BaseSettings):
         True, description="serialize messages, and find those that did not change, without pydantic; same bytes"
     )
     fast_decoding: bool = Field(True, description="build messages without pydantic's validators; same objects")
+    allow_plain: bool = Field(
+        False, description="read unencrypted records in spite of a key: while a store becomes an encrypted one"
+    )
+    previous_aes_key: SecretStr | None = Field(
+        None, repr=False, description="what commands read besides LANGGRAPH_AES_KEY: while records are sealed anew"
+    )
     compaction: Where = Field(
         "background",
         description="where a saver seals and cleans: in a thread, in the put that finds it due, or only when it must",

@@ -349,3 +349,17 @@ def test_a_sweep_tells_people_to_come_again(url: str, tmp_path: Path) -> None:
     orphan(tmp_path)
     result = run("sweep", "--url", url)
     assert "What is waiting goes with a sweep in 600 seconds or later." in result.stderr
+
+
+def test_reseal_changes_the_key_of_a_store(tmp_path: Path) -> None:
+    url, old, new = f"sqlite:///{tmp_path}/sealed.db", "o" * 16, "n" * 16
+    with FoldpointSaver.from_conn_string(
+        url, serde=EncryptedSerializer.from_pycryptodome_aes(key=old.encode())
+    ) as saver:
+        fill(saver, "user-1", 20)
+    keys = {"LANGGRAPH_AES_KEY": new, "FOLDPOINT_PREVIOUS_AES_KEY": old, "FOLDPOINT_GRACE": "0"}
+    result = run("compact", "--url", url, "--all", "--reseal", "--json", **keys)
+    assert result.exit_code == 0, result.output
+    assert run("verify", "--url", url, LANGGRAPH_AES_KEY=new).exit_code == 0
+    assert run("verify", "--url", url, LANGGRAPH_AES_KEY=old).exit_code == 2
+    assert run("compact", "--url", url, "--all", "--reseal", "--dry-run").exit_code == 2

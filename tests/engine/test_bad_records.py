@@ -306,7 +306,7 @@ def test_plain_records_are_refused_by_an_encrypted_store_unless_it_is_being_migr
     with pytest.raises(CorruptRecord, match="not encrypted") as caught:
         Engine(store, cipher=cipher()).latest("t", "")
     assert caught.value.key == key
-    migrating = Engine(store, cipher=cipher(), allow_plain=True)
+    migrating = Engine(store, Settings(allow_plain=True), cipher=cipher())
     migrating.put("t", "", numbered(4))
     assert numbers(migrating) == [4, 3]
 

@@ -69,6 +69,7 @@ _METAVARS = {
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="FILE", help="Note in FILE what is done, and go on from there."
 )
+@click.option("--reseal", is_flag=True, help="Write every record again first, with the key of LANGGRAPH_AES_KEY.")
 @click.option(
     "--dry-run", is_flag=True, help="Change nothing; say what would be done and the bytes it would give back."
 )
@@ -82,6 +83,7 @@ def command(
     workers: int,
     rate: str | None,
     resume: Path | None,
+    reseal: bool,
     dry_run: bool,
     as_json: bool,
     **retention: Any,
@@ -92,6 +94,10 @@ def command(
     removed. A rule that keeps some checkpoints drops the others; ages are spelled 90d, 12h or PT12H. A job that was
     stopped or killed may be run again: what is done stays done.
 
+    To change the key of an encrypted store, give savers a `Keyring` of the new and the old key, then run this with
+    --reseal, the new key in LANGGRAPH_AES_KEY and the old one in FOLDPOINT_PREVIOUS_AES_KEY. To encrypt a plain one,
+    set FOLDPOINT_ALLOW_PLAIN instead of an old key. What is superseded goes when the grace is over.
+
     Exit codes: 0 done, 1 the input was refused, 2 the store or some of its threads cannot be used, 128 and the
     signal's number where one stopped it.
     """
@@ -99,6 +105,8 @@ def command(
         raise click.UsageError("Say what to compact: one of --thread T, --prefix P and --all.")
     if resume is not None and (dry_run or thread is not None):
         raise click.UsageError("--resume is for jobs of many threads that do something.")
+    if reseal and dry_run:
+        raise click.UsageError("--reseal writes every record: there is nothing to try out.")
     settings = settings_of(url)
     job = Job(
         policies=_policies(policy, settings.policy, retention),
@@ -106,6 +114,7 @@ def command(
         prefix=prefix or "",
         rate=Rate.parse(rate).split(workers) if rate else None,
         dry_run=dry_run,
+        reseal=reseal,
     )
     with open_engine(url) as engine:
         journal = Journal(resume, _fingerprint(settings.url, job)) if resume else None
@@ -176,7 +185,7 @@ def _load(file: Path | None) -> Policies:
 
 
 def _fingerprint(url: str, job: Job) -> dict[str, Any]:
-    return {"url": url, "prefix": job.prefix, "policies": job.policies.model_dump(mode="json")}
+    return {"url": url, "prefix": job.prefix, "reseal": job.reseal, "policies": job.policies.model_dump(mode="json")}
 
 
 def _run(job: Job, engine: Engine, opened: Opened, workers: int, journal: Journal | None, as_json: bool) -> Summary:

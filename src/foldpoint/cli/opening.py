@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+from pydantic import SecretStr
 
 from foldpoint.codecs.envelope import Cipher
 from foldpoint.engine.engine import Engine
+from foldpoint.engine.keyring import Keyring
 from foldpoint.engine.url import open_store
 from foldpoint.settings import Settings, load_settings
 
@@ -29,23 +31,28 @@ def open_engine(url: str | None) -> Iterator[Engine]:
     """An engine on the store at `url`, or at FOLDPOINT_URL, with the other settings from the environment.
 
     The store must be there: a URL that was mistyped makes no file. Should the machine crash, a command may have to be
-    run again. Where LANGGRAPH_AES_KEY is set records are sealed with that key.
+    run again. Where LANGGRAPH_AES_KEY is set records are sealed with that key, and read with FOLDPOINT_PREVIOUS_AES_KEY
+    too.
     """
     settings = settings_of(url)
     store = open_store(settings.url, settings, create=False, durable=False)
     try:
-        yield Engine(store, settings, cipher=_cipher())
+        yield Engine(store, settings, cipher=_cipher(settings.previous_aes_key))
     finally:
         store.close()
 
 
-def _cipher() -> Cipher | None:
+def _cipher(previous: SecretStr | None) -> Cipher | None:
     if KEY_VARIABLE not in os.environ:
         return None
     from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
     try:
-        return EncryptedSerializer.from_pycryptodome_aes().cipher
+        now = EncryptedSerializer.from_pycryptodome_aes().cipher
+        if previous is None:
+            return now
+        key = previous.get_secret_value().encode()
+        return Keyring(now, EncryptedSerializer.from_pycryptodome_aes(key=key).cipher)
     except ImportError as error:
         raise ValueError(
             f"{KEY_VARIABLE} is set, and pycryptodome is missing: pip install foldpoint[encryption]"

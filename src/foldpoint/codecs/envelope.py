@@ -27,6 +27,8 @@ FORMAT = 1
 HEAD, EVENT, SEGMENT, SNAPSHOT, PARTS, PART, SPAN, LOOK = range(8)
 CONTEXT_BYTES = 32 * 1024
 
+NOT_DECRYPTED = (ValueError, KeyError, AssertionError)
+"""What ciphers raise for bytes that they did not seal."""
 _ZSTD, _ENCRYPTED = 1, 2
 _PREFIX = 6
 _PLACE = 16
@@ -119,7 +121,7 @@ def _decrypt(key: bytes, content: bytes, cipher: Cipher | None) -> bytes:
     size, at = read_varint(content, 0)
     try:
         plain = cipher.decrypt(content[at : at + size].decode(), content[at + size :])
-    except (ValueError, KeyError, AssertionError) as error:
+    except NOT_DECRYPTED as error:
         raise Malformed(f"does not decrypt ({error}): a wrong key, or the record was altered") from error
     if plain[:_PLACE] != _place(key):
         raise Malformed("decrypts, but was sealed for another key")

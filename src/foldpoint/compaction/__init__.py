@@ -16,7 +16,15 @@ from foldpoint.compaction.policy import DropAll, DropRuns, KeepLast, Policies, P
 from foldpoint.compaction.run import CompactionReport, run
 from foldpoint.compaction.schedule import Schedule
 from foldpoint.compaction.sweep import SweepReport, sweep
-from foldpoint.compaction.threads import compact, compact_thread, plans, rehearse, rewrite_thread, upkeep
+from foldpoint.compaction.threads import (
+    compact,
+    compact_thread,
+    plans,
+    rehearse,
+    reseal_thread,
+    rewrite_thread,
+    upkeep,
+)
 
 __all__ = [
     "Archives",
@@ -39,6 +47,7 @@ __all__ = [
     "plan",
     "plans",
     "rehearse",
+    "reseal_thread",
     "rewrite_thread",
     "run",
     "sweep",

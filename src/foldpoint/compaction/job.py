@@ -22,7 +22,7 @@ from foldpoint.compaction.archives import Archives
 from foldpoint.compaction.plan import Plan
 from foldpoint.compaction.policy import Policies
 from foldpoint.compaction.run import CompactionReport
-from foldpoint.compaction.threads import compact_thread, rehearse
+from foldpoint.compaction.threads import compact_thread, rehearse, reseal_thread
 from foldpoint.engine import keys
 from foldpoint.engine.engine import Engine
 from foldpoint.errors import Conflict, RecordError
@@ -86,13 +86,17 @@ class ShareDone:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to compact and how. Can be pickled. thread_id, prefix: only this thread, or those whose id begins so."""
+    """What to compact and how. Can be pickled. thread_id, prefix: only this thread, or those whose id begins so.
+
+    reseal: write every record again first, as for `reseal_thread`.
+    """
 
     policies: Policies = field(default_factory=Policies)
     thread_id: str | None = None
     prefix: str = ""
     rate: Rate | None = None
     dry_run: bool = False
+    reseal: bool = False
 
     @property
     def shares(self) -> int:
@@ -133,9 +137,12 @@ class Job:
             if self.dry_run:
                 for plan, report in rehearse(engine, thread_id, retention):
                     yield Outcome(thread_id, report, plan)
-            else:
-                for report in compact_thread(engine, thread_id, retention, archives=archives):
+                return
+            if self.reseal:
+                for report in reseal_thread(engine, thread_id):
                     yield Outcome(thread_id, report)
+            for report in compact_thread(engine, thread_id, retention, archives=archives):
+                yield Outcome(thread_id, report)
         except (Conflict, RecordError) as error:
             yield Outcome(thread_id, failure=str(error))
 

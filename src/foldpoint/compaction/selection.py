@@ -160,13 +160,16 @@ class Retained:
         rules, run = self._rules, shown.labels.get("run_id")
         self._shown += 1
         if shown.made_at is not None and rules.newer_than is not None:
-            self._aged = self._aged or shown.made_at < rules.newer_than
+            young = shown.made_at >= rules.newer_than
+            self._aged = self._aged or not young
+        else:
+            young = not self._aged
         newest_of_run = rules.one_per_run and run is not None and run not in self._runs
         if newest_of_run:
             self._runs.add(run)
         return (
             self._shown <= (rules.last or 1)
-            or (rules.newer_than is not None and not self._aged)
+            or (rules.newer_than is not None and young)
             or newest_of_run
             or not rules.with_labels.isdisjoint(shown.labels)
             or rules.everything

@@ -55,7 +55,7 @@ class ThreadInfo:
 class Engine:
     """Streams of checkpoints in one store. Safe to share between threads; closes nothing it was given.
 
-    cipher: seals every record but heads. allow_plain: read unencrypted records in spite of a cipher (for migration).
+    cipher: seals every record but heads.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Engine:
         settings: Settings | None = None,
         *,
         cipher: Cipher | None = None,
-        allow_plain: bool = False,
         clock: Clock | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -72,22 +71,20 @@ class Engine:
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
-        self.io = RecordIO(store, cipher, allow_plain)
+        self.io = RecordIO(store, cipher, self.settings.allow_plain)
         self._logs: OrderedDict[tuple[str, str], Log] = OrderedDict()
         self._sizes: dict[tuple[str, str], int] = {}
         self._held = 0
         self._guard = threading.Lock()
 
-    def with_cipher(self, cipher: Cipher | None, allow_plain: bool = False) -> Engine:
+    def with_cipher(self, cipher: Cipher | None) -> Engine:
         """An engine on the same store that seals with `cipher`, and counts in the same metrics.
 
         What this one remembers is not shared with it.
         """
         if cipher is self.io.cipher:
             return self
-        return Engine(
-            self.store, self.settings, cipher=cipher, allow_plain=allow_plain, clock=self.clock, metrics=self.metrics
-        )
+        return Engine(self.store, self.settings, cipher=cipher, clock=self.clock, metrics=self.metrics)
 
     def on(self, store: RecordStore, metrics: Metrics | None = None) -> Engine:
         """An engine that works as this one does on another store, and counts in `metrics`, by default in the same."""
@@ -95,7 +92,6 @@ class Engine:
             store,
             self.settings,
             cipher=self.io.cipher,
-            allow_plain=self.io.allow_plain,
             clock=self.clock,
             metrics=metrics or self.metrics,
         )
