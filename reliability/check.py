@@ -21,7 +21,7 @@ class Verdict:
 
     lost: acknowledged, and not there. unreadable: acknowledged, and reading it raises. wrong: there with other values,
     another parent or other writes than were put. doubled: listed more than once. stale: threads whose latest
-    checkpoint is not the greatest acknowledged. `examples`: some, in words.
+    checkpoint is not the greatest acknowledged. `examples`: some of each, in words.
     """
 
     lost: int = 0
@@ -34,7 +34,10 @@ class Verdict:
 
     def note(self, kind: str, text: str) -> None:
         setattr(self, kind, getattr(self, kind) + 1)
-        if len(self.examples) < EXAMPLES:
+        self.show(kind, text)
+
+    def show(self, kind: str, text: str) -> None:
+        if sum(example.startswith(f"{kind}: ") for example in self.examples) < EXAMPLES:
             self.examples.append(f"{kind}: {text}")
 
     @property
@@ -75,7 +78,7 @@ def _read(
         listed.extend(saver.list(config(thread_id)))
     except FoldpointError as error:
         broken = True
-        verdict.examples.append(f"listing {thread_id!r}: {error}")
+        verdict.show("listing", f"{thread_id!r}: {error}")
     for id_, times in Counter(found.checkpoint["id"] for found in listed).items():
         if times > 1:
             verdict.note("doubled", f"checkpoint {id_} of {thread_id!r} is listed {times} times")

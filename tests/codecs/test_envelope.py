@@ -42,7 +42,7 @@ def aes(key: bytes = b"0123456789abcdef") -> Cipher:
 def record_of(kind: int, cipher: Cipher | None) -> bytes:
     if kind == EVENT:
         codec, body = deflate(PAYLOAD, 3)
-        return seal(KEY, EVENT, codec, event_content(0, body), cipher)
+        return seal(KEY, EVENT, codec, event_content(0, b"chck", body), cipher)
     if kind in (SEGMENT, SNAPSHOT):
         codec, body = deflate(PAYLOAD, 9)
         return seal(KEY, kind, codec, body, cipher)
@@ -75,9 +75,9 @@ def test_an_event_opens_with_the_context_that_it_was_compressed_against(
     depth: int, payload: bytes, context: bytes
 ) -> None:
     codec, body = deflate(payload, 3, context)
-    opened = open_record(KEY, seal(KEY, EVENT, codec, event_content(depth, body)), kinds=(EVENT,))
+    opened = open_record(KEY, seal(KEY, EVENT, codec, event_content(depth, b"chck", body)), kinds=(EVENT,))
     found, at = opened.depth()
-    assert found == depth
+    assert (found, opened.check(at)) == (depth, b"chck")
     assert opened.inflate(context, at) == payload
 
 

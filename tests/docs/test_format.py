@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from zlib import crc32
 
 from foldpoint.codecs.envelope import EVENT, HEAD, event_content, open_record, seal
 from foldpoint.codecs.event import encode_checkpoint, fold_checkpoint, fold_state, unpack_event
@@ -20,6 +21,7 @@ CHECKPOINT = Checkpoint(
     {"n": Value("msgpack", b"\x07")},
     {"source": "input", "step": -1},
 )
+CHECK = crc32(encode_checkpoint(1, CHECKPOINT, None)).to_bytes(4, "big")
 
 
 def examples() -> list[tuple[bytes, bytes]]:
@@ -34,6 +36,7 @@ def test_the_event_reads_as_the_page_says() -> None:
     opened = open_record(key, record, kinds=(EVENT,))
     depth, at = opened.depth()
     event = unpack_event(1, opened.inflate(skip=at))
+    assert opened.check(at) == CHECK
     folded = fold_checkpoint(event, None)
     assert depth == 0
     assert (folded.header, folded.labels) == (CHECKPOINT.header, CHECKPOINT.labels)
@@ -43,7 +46,7 @@ def test_the_event_reads_as_the_page_says() -> None:
 
 def test_the_event_is_written_as_the_page_says() -> None:
     key, record = examples()[0]
-    assert seal(key, EVENT, 0, event_content(0, encode_checkpoint(1, CHECKPOINT, None))) == record
+    assert seal(key, EVENT, 0, event_content(0, CHECK, encode_checkpoint(1, CHECKPOINT, None))) == record
 
 
 def test_the_head_is_as_the_page_says() -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from checkpoints import id_of, numbered, numbers, value, write
@@ -344,7 +345,9 @@ def leave_holes(store: RecordStore, taken: int, n: int) -> None:
     head = next(engine.heads("t"))
     key = keys.event(head.epoch, taken)
     payload = encode_checkpoint(taken, numbered(n), None)
-    store.create([(key, engine.io.seal(key, EVENT, 0, event_content(0, payload)))], ttl=None)
+    store.create(
+        [(key, engine.io.seal(key, EVENT, 0, event_content(0, crc32(payload).to_bytes(4, "big"), payload)))], ttl=None
+    )
 
 
 @pytest.mark.parametrize("taken", [5, 7, 8])
@@ -370,7 +373,7 @@ def test_a_window_full_of_fillers_is_sealed_and_left_behind() -> None:
     head = next(engine.heads("t"))
     for seq in (2, 3, 4):
         key = keys.event(head.epoch, seq)
-        store.create([(key, engine.io.seal(key, EVENT, 0, event_content(0, FILLER_PAYLOAD)))], ttl=None)
+        store.create([(key, engine.io.seal(key, EVENT, 0, event_content(0, bytes(4), FILLER_PAYLOAD)))], ttl=None)
     for n in range(1, 6):
         engine.put("t", "", numbered(n))
     assert numbers(engine) == numbers(Engine(store)) == [5, 4, 3, 2, 1, 0]

@@ -278,3 +278,34 @@ def test_what_is_restored_lives_as_long_as_what_was_lost() -> None:
     stream.store.remove_many([layout.key(0)])
     stream.contents()
     assert stream.store._log[layout.key(0)][1] is not None
+
+
+# -- events that are lost, and others in their place -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 9000], ids=["small", "with references"])
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("lost", [2, 3])
+def test_what_builds_on_a_lost_event_is_refused_when_another_has_its_number(lost: int, sealed: bool, size: int) -> None:
+    """A writer goes on from memory; another one, who finds numbers free that were taken, puts there."""
+    stream = Stream()
+    values = [random.Random(n).randbytes(size).hex() for n in range(4)]
+    stream.put(0, 1, value=values[0])
+    stream.put(1, 3, value=values[1])
+    taken = [key for key in stream.store.records() if keys.kind_of(key) == b"e"]
+    if sealed:
+        heads = {**stream.store._heads}
+        with stream.engine.log("t", "") as log:
+            log.seal()
+        stream.store._heads = heads
+    stream.store.remove_many([*sorted(taken)[-lost:], *(stream.store.records().keys() - taken)])
+    other = stream.fresh()
+    for n in range(lost):
+        if n % 2:
+            other.put_writes("t", "", id_of(0), [write(20 + n, f"other {n}")])
+        else:
+            other.put("t", "", numbered(20 + n, 0, value=values[2]))
+    stream.put(3, 4, value=values[1])
+    for reader in (stream.fresh(), other):
+        with pytest.raises(CorruptRecord):
+            reader.latest("t", "")

@@ -25,7 +25,8 @@ from foldpoint.codecs.wire import Malformed, compress, decompress, read_varint, 
 
 FORMAT = 1
 HEAD, EVENT, SEGMENT, SNAPSHOT, PARTS, PART, SPAN, LOOK = range(8)
-CONTEXT_BYTES = 32 * 1024
+CHECK_BYTES = 4
+CONTEXT_BYTES = 8 * 1024
 
 NOT_DECRYPTED = (ValueError, KeyError, AssertionError)
 """What ciphers raise for bytes that they did not seal."""
@@ -61,7 +62,12 @@ class Opened:
 
     def depth(self) -> tuple[int, int]:
         """(depth, where the compressed payload starts) of an event's content."""
-        return read_varint(self.content, 0)
+        depth, at = read_varint(self.content, 0)
+        return depth, at + CHECK_BYTES
+
+    def check(self, at: int) -> bytes:
+        """That of an event whose compressed payload starts at `at`."""
+        return self.content[at - CHECK_BYTES : at]
 
 
 def deflate(payload: bytes, level: int, context: bytes = b"") -> tuple[int, bytes]:
@@ -70,8 +76,8 @@ def deflate(payload: bytes, level: int, context: bytes = b"") -> tuple[int, byte
     return (_ZSTD, frame) if len(frame) < len(payload) else (0, payload)
 
 
-def event_content(depth: int, body: bytes) -> bytes:
-    return varint(depth) + body
+def event_content(depth: int, check: bytes, body: bytes) -> bytes:
+    return varint(depth) + check + body
 
 
 def seal(key: bytes, kind: int, codec: int, content: bytes, cipher: Cipher | None = None) -> bytes:

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from foldpoint.codecs import delta as deltas
+from foldpoint.codecs.envelope import CHECK_BYTES
 from foldpoint.codecs.header import (
     EMPTY,
     apply_header,
@@ -90,6 +92,32 @@ def unpack_event(seq: int, payload: bytes) -> Event:
         return Event(seq, kind, seq - back if back else None, checkpoint_id, payload, fields)
     except (TypeError, IndexError, KeyError) as error:
         raise Malformed(f"not an event: {error!r}") from error
+
+
+def check_of(event: Event, identity: Callable[[int], bytes]) -> bytes:
+    """What tells later whether an event reads as it was written. Raises Malformed.
+
+    identity: of the event at a number. A store that loses records may have another there by then than the one that this
+    event builds upon.
+    """
+    check = crc32(event.payload)
+    for seq in _builds_on(event):
+        check = crc32(identity(seq), check)
+    return check.to_bytes(CHECK_BYTES, "big")
+
+
+def _builds_on(event: Event) -> list[int]:
+    """The numbers of the events without which this one cannot be folded: its base, and writes that it refers to."""
+    try:
+        if event.kind == CHECKPOINT:
+            changed = event.fields[_CHANGED] if len(event.fields) > _CHANGED else None
+            references = [deltas.references_of(delta) for delta in (changed or {}).values()]
+        else:
+            references = [entry[4] for entry in event.fields[5] if len(entry) > 4] if event.kind == WRITES else []
+        back = [event.seq + one for some in references for one in some or () if type(one) is int and one < 0]
+    except (TypeError, IndexError, AttributeError) as error:
+        raise Malformed(f"not an event: {error!r}") from error
+    return back if event.base is None else [event.base, *back]
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------

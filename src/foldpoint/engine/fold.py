@@ -16,6 +16,7 @@ from typing import Protocol
 from foldpoint.codecs.event import (
     CHECKPOINT,
     FILLER,
+    WRITES,
     Base,
     Event,
     Folded,
@@ -24,7 +25,7 @@ from foldpoint.codecs.event import (
     fold_writes,
 )
 from foldpoint.codecs.model import Stored, Value, Write
-from foldpoint.codecs.wire import Malformed
+from foldpoint.codecs.wire import Malformed, pack
 from foldpoint.engine import keys
 from foldpoint.errors import CorruptRecord
 
@@ -46,6 +47,8 @@ class Earlier(Protocol):
 
     def writes(self, seq: int) -> list[Write]: ...
 
+    def identity(self, seq: int) -> bytes: ...
+
 
 class Nothing:
     """For slices that begin with their stream: nothing comes before."""
@@ -66,6 +69,9 @@ class Nothing:
         raise self._missing(seq)
 
     def writes(self, seq: int) -> list[Write]:
+        raise self._missing(seq)
+
+    def identity(self, seq: int) -> bytes:
         raise self._missing(seq)
 
 
@@ -155,6 +161,13 @@ class Slice:
             return event.checkpoint_id
         assert event.base is not None
         return self.about(event.base)
+
+    def identity(self, seq: int) -> bytes:
+        """Whose event stands at `seq`: the checkpoint it is about and, of writes, the task. The same in a snapshot."""
+        event = self.events.get(seq)
+        if event is None:
+            return self.earlier.identity(seq)
+        return pack([self.about(seq), event.fields[3] if event.kind == WRITES else None])
 
     def until(self, last: int) -> Slice:
         """This slice without the events after `last`, which is not below `covers`."""

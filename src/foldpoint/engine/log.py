@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from threading import RLock
 
-from foldpoint.codecs.envelope import CONTEXT_BYTES, EVENT, HEAD, deflate, event_content, seal
-from foldpoint.codecs.event import FILLER_PAYLOAD, Event, unpack_event
+from foldpoint.codecs.envelope import CHECK_BYTES, CONTEXT_BYTES, EVENT, HEAD, deflate, event_content, seal
+from foldpoint.codecs.event import FILLER_PAYLOAD, Event, check_of, unpack_event
 from foldpoint.codecs.head import Head, encode_head
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
@@ -173,14 +173,14 @@ class Log:
                 self.recover(error)
                 self.view = None
                 continue
-            if not self._create(view, seq, payload) and not self._is_own(view, seq, payload):
+            event = unpack_event(seq, payload)
+            if not self._create(view, event) and not self._is_own(view, seq, payload):
                 continue
             if not self._is_fresh(view):
                 late = self._recheck(view, seq, payload)
                 if late is None:
                     continue
                 view = late
-            event = unpack_event(seq, payload)
             if seq > view.last:
                 view.slice.add(event)
                 view.last = seq
@@ -213,11 +213,12 @@ class Log:
         self.view = View(head, (revision or 0) + 1, read_at, Slice(head.epoch), 0)
         return self.view
 
-    def _create(self, view: View, seq: int, payload: bytes) -> bool:
-        depth, context = _recent(view, seq)
-        codec, body = deflate(payload, self.settings.compression_level, context)
-        key = keys.event(view.head.epoch, seq)
-        record = self.io.seal(key, EVENT, codec, event_content(depth, body))
+    def _create(self, view: View, event: Event) -> bool:
+        depth, context = _recent(view, event.seq)
+        codec, body = deflate(event.payload, self.settings.compression_level, context)
+        key = keys.event(view.head.epoch, event.seq)
+        content = event_content(depth, check_of(event, view.slice.identity), body)
+        record = self.io.seal(key, EVENT, codec, content)
         created = self.io.create(key, record, view.head.record_ttl)
         if created:
             self.metrics.add(bytes_logged=len(record))
@@ -312,7 +313,10 @@ class Log:
         if not holes:
             return
         event_keys = [keys.event(view.head.epoch, seq) for seq in holes]
-        fillers = [(key, self.io.seal(key, EVENT, 0, event_content(0, FILLER_PAYLOAD))) for key in event_keys]
+        fillers = [
+            (key, self.io.seal(key, EVENT, 0, event_content(0, bytes(CHECK_BYTES), FILLER_PAYLOAD)))
+            for key in event_keys
+        ]
         self.io.store.create(fillers, ttl=view.head.record_ttl)
         self.reader.add_slots(view.slice, holes)
         view.last = max(view.last, last)

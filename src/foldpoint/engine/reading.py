@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, SPAN, Unsupported, context_of, open_record
-from foldpoint.codecs.event import FILLER_PAYLOAD, Event, Folded, unpack_event
+from foldpoint.codecs.event import FILLER_PAYLOAD, Event, Folded, check_of, unpack_event
 from foldpoint.codecs.head import Head, decode_head
 from foldpoint.codecs.model import Stored, Write
 from foldpoint.codecs.segment import Segment, SnapshotRef, Span, decode_segment, decode_span
@@ -254,9 +254,12 @@ class Reader:
         try:
             depth, at = opened.depth()
             context = context_of(seq, depth, slice_.payload)
-            return unpack_event(seq, opened.inflate(context, at))
+            event = unpack_event(seq, opened.inflate(context, at))
+            if check_of(event, slice_.identity) == opened.check(at):
+                return event
         except Malformed as error:
             raise CorruptRecord(key, str(error)) from error
+        raise CorruptRecord(key, "builds upon events that the store has lost, and holds others in their place")
 
 
 class Before:
@@ -308,6 +311,9 @@ class Before:
 
     def writes(self, seq: int) -> list[Write]:
         return self._before(seq).writes(seq)
+
+    def identity(self, seq: int) -> bytes:
+        return self._before(seq).identity(seq)
 
 
 def add_segment(slice_: Slice, segment: Segment, last: int | None = None) -> None:
