@@ -14,8 +14,8 @@ from foldpoint.codecs.head import DeadEpoch, Extent, Head, Level, decode_head, e
 from foldpoint.codecs.segment import SnapshotRef
 from foldpoint.codecs.wire import Malformed, pack, unpack
 
-numbers = st.integers(0, 1 << 47)
-refs = st.none() | st.builds(SnapshotRef, numbers, numbers, numbers, st.integers(0, 65535), st.booleans())
+numbers = st.integers(0, (1 << 32) - 1)
+refs = st.none() | st.builds(SnapshotRef, numbers, numbers, numbers, st.integers(1, 65536), st.booleans())
 extents = st.builds(Extent, numbers, numbers, st.tuples(numbers, numbers, numbers))
 levels = st.builds(Level, numbers, numbers, numbers, numbers)
 epochs = st.binary(min_size=16, max_size=16)

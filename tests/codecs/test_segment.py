@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from foldpoint.codecs.segment import (
 )
 from foldpoint.codecs.wire import Malformed, pack, unpack
 
-numbers = st.integers(0, 1 << 40)
-refs = st.builds(SnapshotRef, numbers, numbers, numbers, st.integers(0, 65535), st.booleans())
+numbers = st.integers(0, (1 << 32) - 1)
+refs = st.builds(SnapshotRef, numbers, numbers, numbers, st.integers(1, 65536), st.booleans())
 
 
 ids = st.uuids().map(str) | st.text(max_size=4)
@@ -34,7 +35,9 @@ def spans(draw: st.DrawFn) -> Span:
     first = draw(st.integers(1, 1 << 40))
     last = first + draw(st.integers(0, 12))
     late = tuple(draw(st.lists(ids, max_size=3)))
-    return Span(first, last, draw(st.none() | refs), draw(ids), late, draw(st.integers(0, 16)))
+    start = draw(st.none() | refs)
+    start = replace(start, covers=start.covers % first) if start else None
+    return Span(first, last, start, draw(ids), late, draw(st.integers(0, 16)))
 
 
 @st.composite

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from foldpoint.codecs.segment import SnapshotRef, pack_ref, unpack_ref
-from foldpoint.codecs.wire import Malformed, pack, unpack
+from foldpoint.codecs.segment import MAX_INDEX, MAX_SEQ, SnapshotRef, pack_ref, unpack_ref
+from foldpoint.codecs.wire import Malformed, pack, unpack, whole
 
 LEVELS = 3
 """Segments are merged upward from level 1 to this one."""
+_MAX_WINDOW = 1024
+_MAX_SNAPSHOTS = (1 << 32) - 1
+_MOST = (1 << 63) - 1
+_EPOCH_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +139,34 @@ def _unpack_extent(fields: list[Any]) -> Extent:
     sealed, snapshots, segments = fields
     if len(segments) != LEVELS:
         raise Malformed(f"segments of {len(segments)} levels")
-    return Extent(sealed, snapshots, tuple(segments))
+    counts = tuple(whole(count, MAX_INDEX) for count in segments)
+    return Extent(whole(sealed, MAX_SEQ), whole(snapshots, _MAX_SNAPSHOTS), counts)
 
 
 def _unpack_levels(fields: list[Any]) -> tuple[Level, ...]:
     if len(fields) != LEVELS - 1:
         raise Malformed(f"{len(fields)} merged levels")
-    return tuple(Level(*level) for level in fields)
+    return tuple(
+        Level(whole(count, MAX_INDEX), whole(reach, MAX_INDEX), whole(size, _MOST), whole(replaced, _MOST))
+        for count, reach, size, replaced in fields
+    )
+
+
+def _unpack_dead(fields: list[Any]) -> DeadEpoch:
+    epoch, cleaned, extent, since = fields
+    return DeadEpoch(_epoch(epoch), _unpack_extent(cleaned), _unpack_extent(extent), whole(since, _MOST))
+
+
+def _epoch(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) != _EPOCH_BYTES:
+        raise Malformed(f"epoch {value!r:.40}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise Malformed(f"{value!r:.40} for a name")
+    return value
 
 
 def encode_head(head: Head) -> bytes:
@@ -181,28 +206,28 @@ def decode_head(data: bytes) -> Head:
         snapshots, snapshot, snapshot_bytes, logged, kept, kept_logged = fields[9:15]
         cleaned, mark, marked_at, emptied, dead, ttl, extended_at = fields[15:]
         return Head(
-            thread_id=thread_id,
-            namespace=namespace,
-            epoch=epoch,
-            window=window,
-            deleted=deleted,
-            sealed=sealed,
-            segments=segments,
-            segment_bytes=segment_bytes,
+            thread_id=_text(thread_id),
+            namespace=_text(namespace),
+            epoch=_epoch(epoch),
+            window=whole(window, _MAX_WINDOW),
+            deleted=bool(deleted),
+            sealed=whole(sealed, MAX_SEQ),
+            segments=whole(segments, MAX_INDEX),
+            segment_bytes=whole(segment_bytes, _MOST),
             merged=_unpack_levels(merged),
-            snapshots=snapshots,
+            snapshots=whole(snapshots, _MAX_SNAPSHOTS),
             snapshot=unpack_ref(snapshot),
-            snapshot_bytes=snapshot_bytes,
-            logged=logged,
+            snapshot_bytes=whole(snapshot_bytes, _MOST),
+            logged=whole(logged, _MOST),
             kept=unpack_ref(kept),
-            kept_logged=kept_logged,
+            kept_logged=whole(kept_logged, _MOST),
             cleaned=_unpack_extent(cleaned),
             mark=_unpack_extent(mark),
-            marked_at=marked_at,
-            emptied=emptied,
-            dead=tuple(DeadEpoch(d[0], _unpack_extent(d[1]), _unpack_extent(d[2]), d[3]) for d in dead),
-            ttl=ttl,
-            extended_at=extended_at,
+            marked_at=whole(marked_at, _MOST),
+            emptied=whole(emptied, MAX_SEQ),
+            dead=tuple(map(_unpack_dead, dead)),
+            ttl=None if ttl is None else whole(ttl, _MOST),
+            extended_at=whole(extended_at, _MOST),
         )
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise Malformed(f"not a head: {error!r}") from error

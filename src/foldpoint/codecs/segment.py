@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foldpoint.codecs.header import pack_id, unpack_id
-from foldpoint.codecs.wire import Malformed, pack, unpack
+from foldpoint.codecs.wire import Malformed, pack, unpack, whole
+
+MAX_SEQ = (1 << 48) - 1
+MAX_INDEX = (1 << 40) - 1
+"""The greatest sequence number, and index of a segment, that keys hold."""
+_MAX_SNAPSHOT = (1 << 32) - 1
+_MAX_PARTS = 1 << 16
+_MAX_NUMBERS = 1 << 20
+"""Far more than a merged segment has: taking them in takes memory for each, also where they are fillers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,15 @@ def pack_ref(ref: SnapshotRef | None) -> list[int | bool] | None:
 
 
 def unpack_ref(packed: list[Any] | None) -> SnapshotRef | None:
-    return SnapshotRef(*packed) if packed else None
+    """Raises Malformed, TypeError or ValueError."""
+    if packed is None:
+        return None
+    number, covers, segments, parts, kept = packed
+    if parts == 0 or type(kept) is not bool:
+        raise Malformed("reference to a snapshot that no writer makes")
+    return SnapshotRef(
+        whole(number, _MAX_SNAPSHOT), whole(covers, MAX_SEQ), whole(segments, MAX_INDEX), whole(parts, _MAX_PARTS), kept
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +101,7 @@ def decode_span(data: bytes) -> Span:
     """Raises Malformed."""
     try:
         return _unpack_span(unpack(data))
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise Malformed(f"not a span: {error!r}") from error
 
 
@@ -105,16 +121,13 @@ def decode_segment(data: bytes) -> Segment:
         span = _unpack_span(packed)
         events, at = [], span.first
         for position, payload in enumerate(payloads):
-            gap = gaps[position] if gaps else 0
-            if gap < 0:
-                raise Malformed("segment whose events do not ascend")
-            at += gap
+            at += whole(gaps[position], MAX_SEQ) if gaps else 0
             events.append((at, payload))
             at += 1
         if at > span.last + 1 or not all(type(payload) is bytes for payload in payloads):
             raise Malformed("segment out of its range")
         return Segment(span, tuple(events))
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise Malformed(f"not a segment: {error!r}") from error
 
 
@@ -133,7 +146,10 @@ def _pack_span(span: Span) -> list[Any]:
 def _unpack_span(fields: list[Any]) -> Span:
     first, last, *rest = fields
     start, before, late, inputs = rest + _DEFAULTS[len(rest) :]
-    span = Span(first, last, unpack_ref(start), unpack_id(before), tuple(unpack_id(one) for one in late), inputs)
-    if not 0 < first <= last or type(inputs) is not int:
+    if not 0 < whole(first, MAX_SEQ) <= whole(last, MAX_SEQ) < first + _MAX_NUMBERS:
         raise Malformed("span out of its range")
+    ids = tuple(unpack_id(one) for one in late)
+    span = Span(first, last, unpack_ref(start), unpack_id(before), ids, whole(inputs, MAX_INDEX))
+    if span.folds_from > first:
+        raise Malformed("span that is folded from a snapshot after it")
     return span

@@ -79,6 +79,13 @@ def _window(frame: bytes) -> int:
     return zstandard.get_frame_parameters(frame, format=_FORMAT).window_size
 
 
+def whole(value: Any, most: int) -> int:
+    """`value`, if it is a whole number from 0 to `most`; else Malformed."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise Malformed(f"{value!r:.40} where a number from 0 to {most} was expected")
+    return value
+
+
 def varint(number: int) -> bytes:
     """Unsigned LEB128."""
     out = bytearray()

@@ -26,6 +26,8 @@ from foldpoint.engine.sealing import span_of
 from foldpoint.errors import Conflict, CorruptRecord, RecordError, UnsupportedFormat
 
 _ATTEMPTS = 16
+_MOST_FINDINGS = 1000
+"""Of one stream's segments: a head may claim any number of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class _Check:
                 [segment] = self._reader.segments(self._layout, [position])
             except RecordError as error:
                 self._unread(error, self._layout.key(position))
+                if len(self.findings) == _MOST_FINDINGS:
+                    return
                 continue
             self.spans.append(segment.span)
             self._span_record(position, segment.span)

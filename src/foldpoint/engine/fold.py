@@ -141,7 +141,8 @@ class Slice:
         if event.kind == FILLER:
             return
         checkpoint_id = self.about(event.seq)
-        assert checkpoint_id is not None
+        if checkpoint_id is None:
+            raise CorruptRecord(keys.event(self.epoch, event.seq), "about no checkpoint")
         if event.kind == CHECKPOINT:
             if self.checkpoints.get(checkpoint_id, 0) < event.seq:
                 self.checkpoints[checkpoint_id] = event.seq
@@ -154,13 +155,11 @@ class Slice:
 
     def about(self, seq: int) -> str | None:
         """The checkpoint id that the event at `seq` is about, without folding a header; None for a filler."""
-        event = self.events.get(seq)
-        if event is None:
-            return self.folded(seq).header.id
-        if event.kind == FILLER or event.checkpoint_id is not None:
-            return event.checkpoint_id
-        assert event.base is not None
-        return self.about(event.base)
+        while (event := self.events.get(seq)) is not None:
+            if event.base is None or event.checkpoint_id is not None:
+                return event.checkpoint_id
+            seq = event.base
+        return self.folded(seq).header.id
 
     def identity(self, seq: int) -> bytes:
         """Whose event stands at `seq`: the checkpoint it is about and, of writes, the task. The same in a snapshot."""

@@ -14,6 +14,7 @@ from itertools import chain
 
 from foldpoint.codecs.model import Carried, Value, Write
 from foldpoint.codecs.segment import Span
+from foldpoint.engine import keys
 from foldpoint.engine.fold import Entry, Slice, merge_writes
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
@@ -115,6 +116,8 @@ class History:
         while (not self._spans or self._spans[-1].before > checkpoint_id) and self._read_span():
             pass
         at = bisect_left(self._spans, True, key=lambda span: span.before <= checkpoint_id)
+        if at == len(self._spans):
+            raise self._astray(1)
         late = self._gathered(newer for newer in self._late.get(checkpoint_id, ()) if newer < at)
         return late.entry(self._slice(at), checkpoint_id)
 
@@ -228,6 +231,10 @@ class History:
         self._spans.append(found)
         return True
 
+    def _astray(self, seq: int) -> CorruptRecord:
+        """Spans that do not reach down to a number that they say follows something."""
+        return CorruptRecord(keys.event(self._layout.epoch, seq), "in no segment, as their spans say")
+
     def _gathered(self, newer: Iterable[int]) -> _Late:
         late = _Late()
         late.gather(self._newest, self._newest.whole_from)
@@ -250,8 +257,8 @@ class History:
         span, oldest = self._spans[at], at
         while self._spans[oldest].first > span.folds_from:
             oldest += 1
-            if oldest == len(self._spans):
-                self._read_span()
+            if oldest == len(self._spans) and not self._read_span():
+                raise self._astray(span.folds_from)
         positions = range(self._end - 1 - oldest, self._end - at)
         return self._reader.stretch(self._layout, positions, span)
 

@@ -23,6 +23,8 @@ _READ_AHEAD = 8
 _UNMERGED_AT_ONCE = 64
 _SPANS_AT_ONCE = 4096
 """At most so many segments of level 1, and spans, are read at once to find an id."""
+_MOST_SINCE_SNAPSHOT = 1 << 16
+"""Far more segments than any head names without a snapshot: all of them are read at once."""
 
 
 def read_head(record: HeadRecord) -> Head:
@@ -47,6 +49,8 @@ class Reader:
             return Slice(head.epoch)
         snapshot_keys = keys.snapshot_parts(head.epoch, head.snapshot) if head.snapshot else []
         first = head.snapshot.segments if head.snapshot else 0
+        if head.segments - first > _MOST_SINCE_SNAPSHOT:
+            raise CorruptRecord(keys.head(head.thread_id, head.namespace), f"head: {head.segments} segments to read")
         # The segment before the snapshot too: an event that was put while that was sealed is compressed against it.
         before = [keys.segment(head.epoch, first - 1)] if first else []
         segment_keys = [keys.segment(head.epoch, index) for index in range(first, head.segments)]
@@ -196,7 +200,7 @@ class Reader:
     ) -> Slice:
         if ref is None:
             return Slice(layout.epoch)
-        events = [unpack_event(seq, payload) for seq, payload in self._open_snapshot(layout.epoch, ref, parts).events]
+        events = [_event(layout.epoch, *event) for event in self._open_snapshot(layout.epoch, ref, parts).events]
         return Slice(layout.epoch, events, covers=ref.covers, earlier=Before(self, layout, end, ref.covers, last))
 
     def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> Segment:
@@ -325,4 +329,11 @@ def add_segment(slice_: Slice, segment: Segment, last: int | None = None) -> Non
     first = max(segment.span.first, slice_.covers + 1)
     end = segment.span.last if last is None else min(last, segment.span.last)
     for seq in (seq for seq in range(first, end + 1) if seq not in slice_.events):
-        slice_.add(unpack_event(seq, payloads.get(seq, FILLER_PAYLOAD)))
+        slice_.add(_event(slice_.epoch, seq, payloads.get(seq, FILLER_PAYLOAD)))
+
+
+def _event(epoch: bytes, seq: int, payload: bytes) -> Event:
+    try:
+        return unpack_event(seq, payload)
+    except Malformed as error:
+        raise CorruptRecord(keys.event(epoch, seq), str(error)) from error
