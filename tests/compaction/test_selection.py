@@ -182,6 +182,12 @@ def test_a_child_with_a_smaller_id_than_its_parent_makes_nothing_go_that_waits()
     assert shown_to(Retention(keep_last=1), [late, parent, replace(newest, parent=None)]) == {1, 2}
 
 
+def test_a_checkpoint_is_as_old_as_it_says_whatever_stands_around_it() -> None:
+    """Ids that tell no time need not be in the order in which they were made."""
+    nodes = [Node(n - 1 if n else None, None, False, age, False) for n, age in enumerate([200, 5, 200, 5])]
+    assert shown_to(Retention(keep_newer_than=timedelta(seconds=100)), nodes) == {1, 3}
+
+
 # -- subgraphs ---------------------------------------------------------------------------------------------------------
 
 

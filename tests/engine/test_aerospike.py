@@ -369,7 +369,7 @@ class TestConnecting:
             other.create([(b"k", b"v")], ttl=None)
         assert time.monotonic() - began < 1
 
-    @pytest.mark.parametrize("prefix", ["", "x" * 41])
+    @pytest.mark.parametrize("prefix", ["", "x" * 41, "a;set=b", "a\nb", "a b", "\u00e4"])
     def test_a_prefix_that_gives_no_set_names_is_the_callers_mistake(self, prefix: str) -> None:
         with pytest.raises(ValueError, match="prefix"):
             AerospikeStore(None, "test", prefix=prefix)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -63,8 +64,9 @@ class AerospikeStore:
         policies: Mapping[str, Mapping[str, Any]] | None = None,
         deadline: float = 10.0,
     ) -> None:
-        if not 0 < len(prefix.encode()) <= LONGEST_PREFIX:
-            raise ValueError(f"prefix {prefix!r}: give 1 to {LONGEST_PREFIX} bytes")
+        # Anything else would be taken for more than a name by the command that makes the index.
+        if not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{LONGEST_PREFIX}}}", prefix):
+            raise ValueError(f"prefix {prefix!r}: give 1 to {LONGEST_PREFIX} letters a to z, digits, '_', '-' or '.'")
         self._namespace = namespace
         self._log_set, self._head_set = f"{prefix}_log", f"{prefix}_head"
         self._index = f"{prefix}_thread"
