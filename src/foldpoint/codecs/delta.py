@@ -125,13 +125,13 @@ def _trim(fields: list[Any]) -> list[Any]:
     return fields
 
 
-def with_references(delta: list[Any], frame: bytes, references: list[int | str]) -> list[Any]:
-    """The same delta with its body replaced by a frame against `references`."""
-    return [frame, *delta[1:5], *_DEFAULTS[len(delta) : 5], references]
+def with_references(delta: list[Any], body: Any, references: list[int | str]) -> list[Any]:
+    """The same delta with its body replaced by what gives it back from `references`."""
+    return [body, *delta[1:5], *_DEFAULTS[len(delta) : 5], references]
 
 
 def references_of(delta: list[Any]) -> list[int | str] | None:
-    """What the body refers to: None where it stands plain, an empty list where it is a frame on its own."""
+    """What the body refers to: None where it stands plain."""
     return delta[5] if len(delta) > 5 else None
 
 

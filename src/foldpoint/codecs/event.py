@@ -30,7 +30,7 @@ from foldpoint.codecs.header import (
 )
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Write
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.wire import Malformed, compress, decompress, pack, unpack
+from foldpoint.codecs.wire import Malformed, compress, decompress, pack, unpack, whole
 
 CHECKPOINT, WRITES, FILLER = 0, 1, 2
 
@@ -302,10 +302,12 @@ def _refer(delta: list[Any], seq: int, base: Base | None, channel: str) -> list[
     return delta if references is None else deltas.with_references(delta, body, references)
 
 
-def _refer_body(body: bytes, seq: int, base: Base | None, channel: str | None) -> tuple[bytes, list[Any] | None]:
-    """(body, None), or (a frame, what it refers to) where that makes a large body much smaller."""
+def _refer_body(body: bytes, seq: int, base: Base | None, channel: str | None) -> tuple[Any, list[Any] | None]:
+    """(body, None), or (a frame or where to copy it from, what that refers to) where a large body gets much smaller."""
     if base is None or len(body) < _REFERENCE_BODY:
         return body, None
+    if (copy := _find_copy(body, seq, base)) is not None:
+        return copy
     references = _choose_references(len(body), seq, base, channel)
     if not references:
         return body, None
@@ -314,6 +316,19 @@ def _refer_body(body: bytes, seq: int, base: Base | None, channel: str | None) -
     if len(frame) * _REFERENCE_GAIN > len(body):
         return body, None
     return frame, references
+
+
+def _find_copy(body: bytes, seq: int, base: Base) -> tuple[list[int], list[Any]] | None:
+    """([where, how many bytes], what that refers to): a task's write becomes the channel's value as it is."""
+    budget = len(body) * _REFERENCE_RATIO
+    for at, writes in reversed(base.writes()):
+        data = _data(writes)
+        if len(data) > budget:
+            return None
+        budget -= len(data)
+        if (start := data.find(body)) >= 0:
+            return [start, len(body)], [at - seq]
+    return None
 
 
 def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> list[int | str]:
@@ -340,10 +355,14 @@ def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> 
     return chosen[::-1]
 
 
-def _body(body: bytes, references: Any, seq: int, base: Base | None, writes_at: WritesAt) -> bytes:
+def _body(body: Any, references: Any, seq: int, base: Base | None, writes_at: WritesAt) -> bytes:
     if references is None:
-        return body
-    return decompress(body, _context(references, seq, base, writes_at))
+        return body  # type: ignore[no-any-return]
+    context = _context(references, seq, base, writes_at)
+    if type(body) is not list:
+        return decompress(body, context)
+    start = whole(body[0], len(context))
+    return context[start : start + whole(body[1], len(context) - start)]
 
 
 def _context(references: Iterable[Any], seq: int, base: Base | None, writes_at: WritesAt) -> bytes:
@@ -351,10 +370,14 @@ def _context(references: Iterable[Any], seq: int, base: Base | None, writes_at: 
     names = names_of(base.folded.header) if base else []
     for reference in references:
         if type(reference) is int and reference < 0:
-            parts.extend(write.value.data for write in writes_at(seq + reference))
+            parts.append(_data(writes_at(seq + reference)))
         elif base is None:
             raise Malformed("a reference to a channel, and no base")
         else:
             channel = names[reference] if type(reference) is int else reference
             parts.append(bytes(base.state()[channel].data))
     return b"".join(parts)
+
+
+def _data(writes: Iterable[Write]) -> bytes:
+    return b"".join(write.value.data for write in writes)
