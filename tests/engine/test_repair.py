@@ -309,3 +309,43 @@ def test_what_builds_on_a_lost_event_is_refused_when_another_has_its_number(lost
     for reader in (stream.fresh(), other):
         with pytest.raises(CorruptRecord):
             reader.latest("t", "")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_writer_puts_again_what_it_remembers_and_the_store_has_lost(seed: int) -> None:
+    """A crash takes the newest heads, and some of all that was written since; the process that wrote it lives on."""
+    rng = random.Random(seed)
+    unharmed, stream = Stream(), Stream()
+    for one in (unharmed, stream):
+        one.put(0, 11)
+    heads, records = {**stream.store._heads}, stream.store.records()
+    for one in (unharmed, stream):
+        one.put(11, 13 + seed % 7)
+    if rng.random() < 0.7:
+        stream.store._heads = heads
+    with stream.engine.log("t", "") as log:
+        assert log.view is not None
+        remembered = keys.event(log.view.head.epoch, log.view.slice.covers + 1)
+    since = stream.store.records().keys() - records.keys()
+    may = sorted(key for key in since if keys.kind_of(key) != b"e" or key >= remembered)
+    stream.store.remove_many(rng.sample(may, rng.randint(1, len(may))))
+    stream.clock.advance(20)  # the view is too old to be acted upon
+    for one in (unharmed, stream):
+        one.put(13 + seed % 7, 30)
+    assert stream.contents() == unharmed.contents()
+    whole(stream)
+
+
+def test_nothing_is_put_again_where_another_has_its_number() -> None:
+    stream = young()
+    taken = sorted(key for key in stream.store.records() if keys.kind_of(key) == b"e")
+    stream.store.remove_many(taken[-3:])
+    stream.fresh().put("t", "", numbered(20, 13))
+    expected = stream.contents()
+    before = stream.store.records()
+    with stream.engine.log("t", "") as log:
+        assert log.view is not None
+        log.view.revision += 1  # of a head that the crash took
+        log.load()
+    assert stream.store.records() == before
+    assert stream.contents() == expected

@@ -8,6 +8,7 @@ head; a writer trusts its knowledge for a tenth of the grace, and checks its age
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -30,8 +31,12 @@ from foldpoint.engine.view import View
 from foldpoint.errors import Conflict, CorruptRecord, LostRecord
 from foldpoint.settings import Settings
 
+log = logging.getLogger("foldpoint")
+
 _ATTEMPTS = 64
 _GIVE_WAY = 0.05  # seconds
+_CONTEXT_EVENTS = 16
+"""Further back stands little that a small event needs, and looking there costs time at each put."""
 _ADVICE = (
     "thread {!r}: it could not be restored from what is left. Bring back servers that are down or cut off: they may "
     "hold it. `foldpoint verify --thread T --repair` tells what else is missing, and mends more. What stays lost is in "
@@ -75,10 +80,12 @@ class Log:
                 return None
             head = read_head(record)
             try:
+                if self.view is not None and record.revision < self.view.revision:
+                    self._put_again(head)  # a crash took the newest heads, and may have taken more
                 slice_ = self._slice(head)
             except CorruptRecord as error:
                 # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
-                if not self._has_moved(record.revision):
+                if not self._has_moved(record.revision) and not self._put_again(head):
                     self._restore(head, error)
                 continue
             if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
@@ -94,6 +101,36 @@ class Log:
         """
         if self.view is not None and not self._has_moved(self.view.revision):
             self._restore(self.view.head, error)
+
+    def _put_again(self, head: Head) -> bool:
+        """Put what this view holds of the log and the store has lost; whether that was anything.
+
+        Nothing where others have put something else in its place since.
+        """
+        view = self.view
+        if view is None or view.head.epoch != head.epoch:
+            return False
+        # What the grace is nearly over for is not missing, but removed.
+        gone = head.mark if self.clock.now() - head.marked_at > self.settings.grace / 2 else head.cleaned
+        first = max(view.slice.covers, gone.sealed, head.emptied) + 1
+        held = [event for seq, event in sorted(view.slice.events.items()) if seq >= first]
+        found = self.io.read([keys.event(head.epoch, event.seq) for event in held])
+        lost = []
+        for event, record in zip(held, found, strict=True):
+            if record is None:
+                lost.append(event)
+            elif not self._holds(view, event, record):
+                return False
+        for event in lost:
+            self._create(view, event)
+            log.warning("thread %r: put event %d again, which the store had lost", self.thread_id, event.seq)
+        return bool(lost)
+
+    def _holds(self, view: View, event: Event, record: bytes) -> bool:
+        try:
+            return self.reader.open_event(view.slice, event.seq, record).payload == event.payload
+        except CorruptRecord:
+            return False
 
     def _restore(self, head: Head, error: CorruptRecord) -> None:
         """Restore the record that was found missing; raises CorruptRecord for what cannot be."""
@@ -164,7 +201,7 @@ class Log:
             seq = view.next
             if seq not in view.head.slots:
                 self._give_way(view)
-                self.seal()
+                self.seal(until_room=True)
                 continue
             try:
                 payload = encode(seq, view.slice)
@@ -270,14 +307,15 @@ class Log:
 
     # -- sealing -------------------------------------------------------------------------------------------------------
 
-    def seal(self) -> bool:
-        """Seal every event of the tail into a segment, with a snapshot where one is due; True if the head moved.
+    def seal(self, *, until_room: bool = False) -> bool:
+        """Seal every event of the tail into a segment, with a snapshot where one is due; True if this moved the head.
 
-        Safe beside writers and other sealers.
+        Safe beside writers and other sealers. until_room: not if a number is free by now. Writers that find the window
+        full at once would else seal what little came since, and lose to each other again.
         """
         for _ in range(_ATTEMPTS):
             view = self.load()
-            if view is None or view.head.deleted or view.tail == 0:
+            if view is None or view.head.deleted or view.tail == 0 or (until_room and view.next in view.head.slots):
                 return False
             try:
                 self.fill(view, view.last)
@@ -338,7 +376,7 @@ def _recent(view: View, seq: int) -> tuple[int, bytes]:
     """
     payloads: list[bytes] = []
     size, events = 0, view.slice.events
-    for at in range(seq - 1, view.head.sealed, -1):
+    for at in range(seq - 1, max(view.head.sealed, seq - 1 - _CONTEXT_EVENTS), -1):
         if size >= CONTEXT_BYTES or (event := events.get(at)) is None:
             break
         payloads.append(event.payload)

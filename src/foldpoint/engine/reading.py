@@ -248,9 +248,10 @@ class Reader:
         """Take the events of `records` into the slice, ascending: each is compressed against those before it."""
         for seq, record in sorted(records.items()):
             if record is not None:
-                slice_.add(self._open_event(slice_, seq, record))
+                slice_.add(self.open_event(slice_, seq, record))
 
-    def _open_event(self, slice_: Slice, seq: int, record: bytes) -> Event:
+    def open_event(self, slice_: Slice, seq: int, record: bytes) -> Event:
+        """The event in a record, which the slice need not hold, but what it builds on."""
         key = keys.event(slice_.epoch, seq)
         if not record:
             raise CorruptRecord(key, "empty, although it is in no segment")

@@ -14,7 +14,7 @@ from foldpoint.engine.fold import Slice
 from foldpoint.engine.reading import Reader, add_segment
 from foldpoint.engine.snapshot import SnapshotEvents, snapshot_events
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict
+from foldpoint.errors import Conflict, CorruptRecord
 from foldpoint.settings import Settings
 
 MAX_SEGMENTS = 16
@@ -69,7 +69,21 @@ class Sealer:
             # Whoever wrote it may have done so long ago: no extension since has known of it.
             self.io.store.extend([key, *self.io.parts_of([key])], ttl=view.head.record_ttl)
         found = self.io.read([key])[0]
-        return self.reader.segment(key, found), len(found or b"")
+        adopted = self.reader.segment(key, found)
+        self._vouch(view, key, adopted, segment.span.before)
+        return adopted, len(found or b"")
+
+    def _vouch(self, view: View, key: bytes, segment: Segment, before: str) -> None:
+        """Raise CorruptRecord unless the log holds what the segment of another sealer does.
+
+        A crash may take the newest heads, segments and events, and leave a segment that was made after those.
+        """
+        numbers = range(view.head.sealed + 1, segment.span.last + 1)
+        self.reader.add_slots(view.slice, numbers)
+        payloads, events = dict(segment.events), view.slice.events
+        same = all(events[seq].payload == payloads.get(seq, FILLER_PAYLOAD) for seq in numbers if seq in events)
+        if not same or (segment.span.first, segment.span.before) != (numbers.start, before):
+            raise CorruptRecord(key, "holds other events than the log: the store has lost what it was made of")
 
     def _snapshot_due(self, head: Head) -> bool:
         """Whether the log since the last snapshot weighs enough; without one, more than what it would take to read."""
