@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable
 from itertools import combinations
 
+import aerospike_server as servers
 import pytest
 from checkpoints import id_of, numbered, write
 from faults.scenes import Cluster, named, noise
@@ -15,8 +17,9 @@ from moving import MovingClock
 from foldpoint import Engine, Settings
 from foldpoint.codecs.segment import Segment
 from foldpoint.compaction import merge as merging
-from foldpoint.compaction import upkeep
-from foldpoint.compaction.verify import verify_stream
+from foldpoint.compaction import rewrite_thread, upkeep
+from foldpoint.compaction.policy import DropAll
+from foldpoint.compaction.verify import verify, verify_stream
 from foldpoint.engine import keys
 from foldpoint.engine.layout import Layout
 from foldpoint.errors import CorruptRecord, LostRecord
@@ -349,3 +352,42 @@ def test_nothing_is_put_again_where_another_has_its_number() -> None:
         log.load()
     assert stream.store.records() == before
     assert stream.contents() == expected
+
+
+# -- on a real server --------------------------------------------------------------------------------------------------
+
+
+def test_on_aerospike_a_cold_start_brings_no_thread_back_and_what_a_crash_took_is_restored(
+    own: Callable[..., servers.Cluster],
+) -> None:
+    """A node that was killed and started brings back records that were removed, and not all that was written last."""
+    node = own(storage="device")
+    store = servers.connect(node.hosts, node.namespace)
+    store.setup()
+    settings = Settings(window=8, segment_level=1, snapshot_ratio=1.0)
+
+    def contents(thread: str) -> list[object]:
+        entries = Engine(store, settings).history(thread, "")
+        return [(entry.folded.header, entry.state(), entry.writes()) for entry in entries]
+
+    engine = Engine(store, settings)
+    for n in range(40):
+        for thread in ("t", "deleted"):
+            engine.put(thread, "", numbered(n))
+            engine.put_writes(thread, "", id_of(n), [write(n)])
+    upkeep(engine, "t", "", idle=True)
+    rewrite_thread(engine, "deleted", DropAll())
+    upkeep(engine, "deleted", "", grace=0)
+    expected = contents("t")
+    time.sleep(1.5)  # until the device has it
+    for _ in range(2):
+        node.kill(0)
+        node.restart(0)
+        assert contents("t") == expected
+        assert contents("deleted") == []
+        store.remove_many(named(Engine(store)))
+        assert contents("t") == expected
+        [verified] = [one for one in verify(Engine(store), repair=True) if one.thread_id == "t"]
+        assert verified.sound
+        assert named(Engine(store)) == [key for key in named(Engine(store)) if store.get_many([key])[0] is not None]
+    store.close()
