@@ -93,6 +93,8 @@ def _common_suffix(a: bytes, b: bytes, limit: int) -> int:
 
 def splice(old: Rope, new: Rope) -> Splice:
     """The splice that makes `new` of `old`. What the two share in whole pieces is not looked at byte by byte."""
+    if len(old) < _WORTH_KEEPING or len(new) < _WORTH_KEEPING:
+        return Splice(bytes(new), None)
     start, skip, grow = 0, 0, 0
     was, now = _container(old.start(5)), _container(new.start(5))
     if was and now and was.kind == now.kind and was.entries != now.entries:

@@ -5,6 +5,7 @@ Hazard: a zstd frame may claim any size, so the claim is checked before memory i
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -14,6 +15,7 @@ MAX_PAYLOAD = 1 << 31
 """No payload decompresses to more than this many bytes."""
 
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
+_SMALL = 16 * 1024
 
 
 class Malformed(ValueError):
@@ -43,17 +45,29 @@ def _dictionary(context: bytes) -> zstandard.ZstdCompressionDict | None:
     return zstandard.ZstdCompressionDict(context, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
-def compress(data: bytes, level: int, context: bytes = b"") -> bytes:
-    """One zstd frame that refers back into `context` as if it stood before `data`."""
-    parameters = zstandard.ZstdCompressionParameters.from_level(
+def _parameters(level: int, size: int, context_size: int, **tables: int) -> zstandard.ZstdCompressionParameters:
+    return zstandard.ZstdCompressionParameters.from_level(
         level,
-        source_size=len(data),
-        dict_size=len(context),
+        source_size=size,
+        dict_size=context_size,
         format=_FORMAT,
         write_content_size=True,
         write_checksum=False,
         write_dict_id=False,
+        **tables,
     )
+
+
+@cache
+def _small_parameters(level: int) -> zstandard.ZstdCompressionParameters:
+    """For so few bytes zstd would take tables of ten times their size, and clear them at each call."""
+    return _parameters(level, _SMALL // 2, _SMALL // 2, hash_log=12, chain_log=12)
+
+
+def compress(data: bytes, level: int, context: bytes = b"") -> bytes:
+    """One zstd frame that refers back into `context` as if it stood before `data`."""
+    small = len(data) + len(context) <= _SMALL
+    parameters = _small_parameters(level) if small else _parameters(level, len(data), len(context))
     return zstandard.ZstdCompressor(dict_data=_dictionary(context), compression_params=parameters).compress(data)
 
 
