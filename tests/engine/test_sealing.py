@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from checkpoints import numbered, numbers
+from moving import Interrupted
 
 from foldpoint import Engine, Settings
 from foldpoint.engine import keys
@@ -53,3 +54,16 @@ def test_a_batch_that_misses_an_event_and_holds_its_successor_is_read_again(hidd
     head = next(engine.heads("t"))
     store.hidden = {keys.event(head.epoch, hidden)}
     assert numbers(Engine(store)) == [3, 2, 1, 0]
+
+
+def test_a_writer_that_loses_the_race_to_seal_a_full_window_goes_on_in_the_next() -> None:
+    store = MemoryStore()
+    interrupted = Interrupted(store)
+    late, other = Engine(interrupted, Settings(window=4)), Engine(store, Settings(window=4))  # type: ignore[arg-type]
+    for n in range(4):
+        late.put("t", "", numbered(n))
+    interrupted.before["swap"] = lambda: other.put("t", "", numbered(4))
+    late.put("t", "", numbered(5))
+    [head] = late.heads("t")
+    assert (head.segments, head.sealed) == (1, 4)
+    assert numbers(late) == [*reversed(range(6))]
