@@ -98,9 +98,10 @@ def young() -> Stream:
 
 
 def large() -> Stream:
-    """Snapshots in several records."""
-    stream = Stream(max_record=700)
-    stream.put(0, 14, big=noise(1))
+    """Segments and snapshots in several records."""
+    stream = Stream(max_record=600)
+    for n in range(0, 14, 2):
+        stream.put(n, n + 2, big=noise(n))
     return stream
 
 
@@ -162,6 +163,25 @@ def test_they_are_restored_when_they_are_damaged_if_that_is_asked_for(stream: St
         found = verify_stream(stream.fresh(), "t", "", repair=True)
         assert found.sound
         assert {finding.key for finding in found.findings} <= {key.hex() for key in damaged}
+        assert stream.contents() == expected
+        whole(stream)
+        stream.store.bring_back(records)
+
+
+@pytest.mark.parametrize("damage", [Nodes.flip, lambda store, key: store.remove_many([key])], ids=["flipped", "lost"])
+def test_a_segment_that_lacks_a_part_is_restored_if_that_is_asked_for(damage: Callable[[Nodes, bytes], None]) -> None:
+    stream = large()
+    layout, expected, records = stream.layout, stream.contents(), stream.store.records()
+    io = stream.engine.io
+    parts = [part for position in range(len(layout)) for part in io.parts_of([layout.key(position)])]
+    assert len(parts) > 2
+    for part in parts:
+        damage(stream.store, part)
+        with pytest.raises(CorruptRecord) as caught:
+            stream.contents()
+        assert caught.value.key == part
+        [finding] = verify_stream(stream.fresh(), "t", "", repair=True).findings
+        assert (finding.key, finding.repaired) == (part.hex(), True)
         assert stream.contents() == expected
         whole(stream)
         stream.store.bring_back(records)
