@@ -38,7 +38,7 @@ FILLER_PAYLOAD = b""
 
 _REFERENCE_BODY = 4096
 """Bodies shorter than this are left to the compression of the whole event."""
-_REFERENCE_RATIO = 16
+_REFERENCE_RATIO = 8
 """References are at most this many times as long as the body: looking through them costs time in proportion."""
 _REFERENCE_GAIN = 8
 """A reference is kept if it makes the body this many times smaller; else better compression comes at sealing."""
