@@ -28,6 +28,7 @@ from reliability.check import Verdict, check
 from reliability.cluster import connect, start_server
 from reliability.workload import Step, Writer, config, make_checkpoint
 
+EXAMPLES_OF_ERRORS = 3
 SAVERS = 4
 """On Aerospike the threads share so many, each with a client and with knowledge of its own."""
 
@@ -156,7 +157,8 @@ def _run(crowd: Crowd, pool: Executor, put: Callable[..., tuple[float, Put]], st
 
 def _checked(ran: _Ran, saver: FoldpointSaver) -> Result:
     """With a saver that has read nothing yet."""
-    verdict = Verdict()
+    errors = [error for put in ran.puts for error in put.errors]
+    verdict = Verdict(examples=errors[:EXAMPLES_OF_ERRORS])
     in_order = sorted(ran.writers, key=lambda writer: writer.thread_id)
     for _, together in groupby(in_order, key=lambda writer: writer.thread_id):
         check(saver, list(together), verdict)
@@ -170,7 +172,7 @@ def _checked(ran: _Ran, saver: FoldpointSaver) -> Result:
         median=percentiles[49],
         percentile_99=percentiles[98],
         longest=max(waits),
-        errors=dict(Counter(error.split(": ", 1)[0] for put in ran.puts for error in put.errors)),
+        errors=dict(Counter(error.split(": ", 1)[0] for error in errors)),
         verdict=verdict,
         findings=sum(len(verified.findings) for verified in verify(saver.engine)),
     )

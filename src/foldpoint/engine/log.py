@@ -34,6 +34,8 @@ from foldpoint.settings import Settings
 log = logging.getLogger("foldpoint")
 
 _ATTEMPTS = 64
+_NUMBERS = 1024
+"""That others may take before a writer gives up. Each is one of their puts done: in a crowd, 64 in a row do happen."""
 _GIVE_WAY = 0.05  # seconds
 _CONTEXT_EVENTS = 16
 """Further back stands little that a small event needs, and looking there costs time at each put."""
@@ -196,7 +198,7 @@ class Log:
 
         `existing`: the stream is expected to exist. One round trip where the view is fresh, two for a new stream.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(_NUMBERS):
             view = self._begin(existing, ttl)
             seq = view.next
             if seq not in view.head.slots:
@@ -222,7 +224,7 @@ class Log:
                 view.slice.add(event)
                 view.last = seq
             return view, event
-        raise Conflict(f"thread {self.thread_id!r}: {_ATTEMPTS} sequence numbers were taken by others; call again")
+        raise Conflict(f"thread {self.thread_id!r}: {_NUMBERS} sequence numbers were taken by others; call again")
 
     def _begin(self, existing: bool, ttl: int | None) -> View:
         """A view of a live stream that may be acted upon; where there is no stream it is created."""
