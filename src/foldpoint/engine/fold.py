@@ -129,6 +129,7 @@ class Slice:
         self._folded: dict[int, Folded] = {}
         self._states: dict[int, State] = {}
         self._recent: dict[int, State] = {}
+        self._unpacked: list[int] = []
         self._writes: dict[int, list[Write]] = {}
         for event in snapshot:
             self.add(event)
@@ -137,6 +138,7 @@ class Slice:
     def add(self, event: Event) -> None:
         """Take in one more event; in any order, each sequence number once."""
         self.events[event.seq] = event
+        self._unpacked.append(event.seq)
         self.size += len(event.payload)
         if event.kind == FILLER:
             return
@@ -302,11 +304,14 @@ class Slice:
         return self.size + self._state_bytes
 
     def forget_states(self, *keep: int) -> None:
-        """Drop remembered states and writes, but for `keep`."""
+        """Drop remembered states and writes, and what else can be made of payloads again, but for `keep`."""
         known = {**self._states, **self._recent}
         self._states = {seq: known[seq] for seq in keep if seq in known}
         self._recent.clear()
         self._writes.clear()
+        for seq in set(self._unpacked).difference(keep):
+            self.events[seq] = self.events[seq].packed()
+        self._unpacked = [*keep]
 
     def payload(self, seq: int) -> bytes:
         """The payload as it was logged (a snapshot's is another), b"" for a filler."""
