@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-aerospike bench lint clean
+.PHONY: help demo test test-aerospike torture bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test-aerospike: $(VENV)/.test ## Run the Aerospike suites; fails without a serve
 	@command -v asd >/dev/null || [ -n "$$FOLDPOINT_TEST_AEROSPIKE" ] || \
 		{ echo "no Aerospike: put asd on PATH or set FOLDPOINT_TEST_AEROSPIKE=host:port/namespace" >&2; exit 1; }
 	@$(BIN)/python -m pytest -k aerospike $(ARGS)
+
+torture: $(VENV)/.torture ## Try for an hour to lose something: make torture ARGS="machine --runs 500"
+	@$(BIN)/python -m torture $(ARGS)
 
 bench: $(VENV)/.bench ## Measure beside other savers: make bench ARGS="--trace FILE --plots docs/plots"
 	@$(BIN)/python -m benchmarks --json build/bench.json $(ARGS)
@@ -45,6 +48,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@$(PIP) -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/.torture: pyproject.toml | $(BIN)/python
+	@$(PIP) -e '.[torture]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python

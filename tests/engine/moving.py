@@ -7,22 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from foldpoint.engine.records import HeadRecord, RecordStore
+from torture.clock import MovingClock
 
-
-class MovingClock:
-    """An engine's clock: seconds pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_700_000_000.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> float:
-        return self.seconds
-
-    def advance(self, seconds: float) -> None:
-        self.seconds += seconds
+__all__ = ["Interrupted", "MovingClock"]
 
 
 class Interrupted:

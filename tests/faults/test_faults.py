@@ -9,7 +9,6 @@ from functools import cache
 from itertools import product
 
 import pytest
-from faults.faulty import FAULTS, SOURCE, VERBS, Fault, FaultyStore, Place
 from faults.scenes import SCENES, Cluster, Step, World, check, engine_on, read
 from moving import MovingClock
 
@@ -17,6 +16,7 @@ from foldpoint.compaction import upkeep
 from foldpoint.compaction.verify import verify
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.errors import FoldpointError
+from torture.faulty import FAULTS, SOURCE, VERBS, Fault, FaultyStore, Place
 
 pytestmark = pytest.mark.timeout(1200)  # a minute of work, on a machine that may do much besides
 

@@ -13,6 +13,8 @@ import zstandard
 
 MAX_PAYLOAD = 1 << 31
 """No payload decompresses to more than this many bytes."""
+_MOST_PER_BYTE = 1 << 15
+"""No zstd frame holds more per byte: its blocks are of at most 128 KiB, and take four bytes at least."""
 
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _SMALL = 16 * 1024
@@ -86,8 +88,8 @@ def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> 
     """The content of a frame of `compress`; Malformed if it is damaged or claims more than `limit` bytes."""
     try:
         size = zstandard.get_frame_parameters(frame, format=_FORMAT).content_size
-        if size == zstandard.CONTENTSIZE_UNKNOWN or size > limit:
-            raise Malformed(f"frame claims {size} bytes, at most {limit} are accepted")
+        if size == zstandard.CONTENTSIZE_UNKNOWN or size > min(limit, len(frame) * _MOST_PER_BYTE):
+            raise Malformed(f"frame of {len(frame)} bytes claims {size}, at most {limit} are accepted")
         decoder = zstandard.ZstdDecompressor(
             dict_data=_dictionary(context), format=_FORMAT, max_window_size=max(1 << 10, _window(frame))
         )

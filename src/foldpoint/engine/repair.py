@@ -40,13 +40,15 @@ def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) ->
     Raises CorruptRecord for another record that it would be told from, and that may have to be restored first.
     """
     records = _Lost(reader, head, replace).records(key)
-    if records and (replace or _is_snapshot(key)):
+    if key not in dict(records):
+        return False  # two name it, and not as the same
+    if replace or _is_snapshot(key):
         # The parts of one record must be of one piece.
         reader.io.store.remove_many([key for key, _ in records])
     for record_key, record in records:
         if reader.io.create(record_key, record, head.record_ttl):
             log.warning("thread %r: restored %s, record %s", head.thread_id, keys.words(record_key), record_key.hex())
-    return bool(records)
+    return True
 
 
 def _is_snapshot(key: bytes) -> bool:

@@ -75,6 +75,13 @@ class FaultyStore:
         self._at = at
         self._late: list[Callable[[], object]] = []
 
+    def arm(self, fault: Fault, after: int) -> None:
+        """Let the operation that comes after so many others meet a fault."""
+        self._fault, self._at, self.fired = fault, len(self.places) + after, False
+
+    def disarm(self) -> None:
+        self._fault = None
+
     def restart(self) -> RecordStore:
         """What a new process finds."""
         self._land()

@@ -1,0 +1,93 @@
+"""A model of an Aerospike Community node in memory: what a crash does to records that its devices have not taken yet.
+
+A write is acknowledged when it is in memory. Records hash to devices, and each device takes writes in order. Removing a
+record leaves it on its device (there are no tombstones), and a cold start brings it back.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from foldpoint.engine.memory import MemoryStore
+from foldpoint.engine.records import Capabilities, HeadRecord
+
+DEVICES = 3
+_RETURNING = 0.5
+"""Of the records that were removed, so many come back."""
+
+Entry = tuple[bytes, float | None]
+HeadEntry = tuple[HeadRecord, float | None]
+
+
+class Node(MemoryStore):
+    """A store that can lose power. A head and its stream's records mostly lie on different devices."""
+
+    def __init__(self, max_record: int = 1 << 20) -> None:
+        super().__init__(max_record=max_record)
+        self._written: list[list[tuple[bytes, Entry | HeadEntry | None]]] = [[] for _ in range(DEVICES)]
+        self._on_devices: dict[bytes, Entry | HeadEntry] = {}
+        self._removed: dict[bytes, Entry] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, ordered=False)
+
+    def flush(self) -> None:
+        """Let the devices take all that was written so far."""
+        for device, writes in enumerate(self._written):
+            self._take(device, len(writes))
+
+    def crash(self, chance: random.Random) -> None:
+        """Lose what each device has not taken, a suffix of its writes, and start again from the devices."""
+        for device, writes in enumerate(self._written):
+            self._take(device, chance.randint(0, len(writes)))
+            writes.clear()
+        self._log = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], bytes)}  # type: ignore[misc]
+        self._heads = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], HeadRecord)}  # type: ignore[misc]
+        for key, entry in sorted(self._removed.items()):
+            if key not in self._log and chance.random() < _RETURNING:
+                self._log[key] = self._on_devices[key] = entry
+
+    def _take(self, device: int, count: int) -> None:
+        for key, entry in self._written[device][:count]:
+            before = self._on_devices.pop(key, None)
+            if entry is not None:
+                self._on_devices[key] = entry
+            elif before is not None and isinstance(before[0], bytes):
+                self._removed[key] = before  # type: ignore[assignment]
+        del self._written[device][:count]
+
+    # -- what is written -----------------------------------------------------------------------------------------------
+
+    def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
+        created = super().create(records, ttl=ttl)
+        self._note(key for (key, _), new in zip(records, created, strict=True) if new)
+        return created
+
+    def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
+        swapped = super().swap(head, expected=expected, ttl=ttl)
+        if swapped:
+            self._note([head.key])
+        return swapped
+
+    def extend(self, keys: Iterable[bytes], *, heads: Iterable[bytes] = (), ttl: int | None) -> None:
+        extended = [*keys], [*heads]
+        super().extend(extended[0], heads=extended[1], ttl=ttl)
+        self._note([*extended[0], *extended[1]])
+
+    def remove_many(self, keys: Iterable[bytes]) -> None:
+        removed = list(keys)
+        super().remove_many(removed)
+        self._note(removed)
+
+    def empty_many(self, keys: Iterable[bytes]) -> None:
+        emptied = list(keys)
+        super().empty_many(emptied)
+        self._note(emptied)
+
+    def _note(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._written[zlib.crc32(key) % DEVICES].append((key, self._heads.get(key) or self._log.get(key)))

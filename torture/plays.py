@@ -1,0 +1,33 @@
+"""Playing the machine: on a store in memory, on a node that loses power, on a SQLite file."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from torture.machine import Histories, NodeHistories, SqliteHistories
+from torture.small import early_merges
+
+RUNS = 100
+"""Of one seed."""
+STEPS = 30
+STORES: dict[str, type[Histories]] = {"memory": Histories, "node": NodeHistories, "sqlite": SqliteHistories}
+
+
+def play(store: str, number: int, *, runs: int = RUNS, shrink: bool = False) -> int:
+    """Play the runs of a seed. AssertionError, or what was raised, with its steps. shrink: look for few."""
+    machine = seed(number)(type(STORES[store].__name__, (STORES[store],), {}))
+    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
+    with early_merges():
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=runs,
+                stateful_step_count=STEPS,
+                database=None,
+                deadline=None,
+                phases=phases,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    return runs
