@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.floor import FloorSaver
-from benchmarks.job import Case, thread
-from benchmarks.workloads import WORKLOADS
+from benchmarks.job import thread
+from demo.graph import MESSAGES_PER_TURN, build_graph
 from demo.source import Source
 from foldpoint import FoldpointSaver
 from foldpoint.codecs import delta, envelope, event, header
@@ -45,6 +45,7 @@ Examples:
   python -m benchmarks.profile --url aerospike://127.0.0.1:3000/test --calls 200
 """
 
+STORE, LOG, REST = "the store", "the log: numbers, views, snapshots", "the rest of the call"
 PARTS: Sequence[tuple[str, Any, Sequence[str]]] = (
     ("see which messages changed", _Block, ("holds",)),
     ("serialize", Encoder, ("channel", "value")),
@@ -63,10 +64,8 @@ PARTS: Sequence[tuple[str, Any, Sequence[str]]] = (
     ("join the pieces of the values", fold.Slice, ("values",)),
     ("build the objects", Decoder, ("value",)),
     ("arguments and results", conversion, ("to_checkpoint", "to_writes", "to_tuple")),
-    ("the log: numbers, views, snapshots", engine.Engine, ("put", "put_writes", "latest")),
+    (LOG, engine.Engine, ("put", "put_writes", "latest")),
 )
-STORE = "the store"
-REST = "the rest of the call"
 _VERBS = ("create", "get_head", "get_many")
 
 
@@ -145,11 +144,11 @@ class _Recorder(FloorSaver):
         super().put_writes(config, writes, task_id, task_path)
 
 
-def _recorded(source: Source) -> list[tuple[str, tuple[Any, ...]]]:
-    job, recorder = WORKLOADS["airline"](Case(source, quick=False)), _Recorder()
-    graph = job.build(recorder)
-    for value in job.inputs:
-        graph.invoke(value, thread(0), durability="sync")
+def _recorded(source: Source, messages: int) -> list[tuple[str, tuple[Any, ...]]]:
+    script, recorder = source.script(messages), _Recorder()
+    graph = build_graph(script, recorder)
+    for message in script[::MESSAGES_PER_TURN]:
+        graph.invoke({"messages": [message]}, thread(0), durability="sync")
     return recorder.calls
 
 
@@ -187,12 +186,13 @@ def _median(call: Callable[[], object], repeats: int = 101) -> float:
 @click.option("--trace", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="A conversation as JSON lines, instead of a generated one.")  # fmt: skip
 @click.option("--seed", default=1, show_default=True, help="Seed of the generated conversation.")
+@click.option("--messages", default=900, show_default=True, help="How long the conversation is; a multiple of three.")
 @click.option("--calls", default=100, show_default=True, help="The figures are of so many calls, the last.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def main(url: str | None, trace: Path | None, seed: int, calls: int, as_json: bool) -> None:
-    """Print the microseconds of each part of a put, of pending writes and of reading the latest, at 900 messages."""
+def main(url: str | None, trace: Path | None, seed: int, messages: int, calls: int, as_json: bool) -> None:
+    """Print the microseconds of each part of a put, of pending writes and of reading the latest."""
     with TemporaryDirectory() as folder:
-        found = measure(url or f"sqlite:///{folder}/profile.db", Source(trace, seed), calls)
+        found = measure(url or f"sqlite:///{folder}/profile.db", Source(trace, seed), messages, calls)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -202,13 +202,15 @@ def main(url: str | None, trace: Path | None, seed: int, calls: int, as_json: bo
         for part, micros in parts.items():
             table.add_row(part, f"{micros:,.0f}", "" if title == "floors" else f"{micros / total:.0%}")
         if title != "floors":
+            beyond = sum(parts.get(part, 0) for part in (STORE, LOG, REST))
             table.add_row("all", f"{total:,.0f}", "100%")
+            table.add_row("beyond encoding and decoding", f"{beyond:,.0f}", f"{beyond / total:.0%}")
         Console().print(table)
 
 
-def measure(url: str, source: Source, calls: int) -> dict[str, dict[str, float]]:
+def measure(url: str, source: Source, messages: int, calls: int) -> dict[str, dict[str, float]]:
     """Microseconds by part, by kind of call, and the floors."""
-    asked, profile = _recorded(source), Profile()
+    asked, profile = _recorded(source, messages), Profile()
     for part, owner, names in PARTS:
         for name in names:
             profile.watch(owner, name, part)
