@@ -29,17 +29,25 @@ Examples:
 @click.option("--seconds", default=30.0, show_default=True, help="How long puts go on.")
 @click.option("--threads", default=32, show_default=True, help="How many threads put.")
 @click.option("--shared", default=0, show_default=True, help="How many of them write two to a thread, in two savers.")
+@click.option("--window", default=16, show_default=True, help="Of the savers: the smaller, the more often they seal.")
 @click.option("--min-cluster-size", default=2, show_default=True, help="Of the server's configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run instead of a table.")
 def main(
-    faults: Sequence[str], runs: int, seconds: float, threads: int, shared: int, min_cluster_size: int, as_json: bool
+    faults: Sequence[str],
+    runs: int,
+    seconds: float,
+    threads: int,
+    shared: int,
+    window: int,
+    min_cluster_size: int,
+    as_json: bool,
 ) -> None:
     """Put into a cluster of three nodes while one of them fails, and read everything back that was acknowledged.
 
     Takes `asd` on PATH, Linux, and root: the nodes have a network of their own, which is cut for isolation.
     """
     enter()
-    plan = Plan(seconds=seconds, threads=threads, shared=shared, min_cluster_size=min_cluster_size)
+    plan = Plan(seconds=seconds, threads=threads, shared=shared, window=window, min_cluster_size=min_cluster_size)
     network = Network(3)
     progress = Console(stderr=True)
     table = Table("fault", "run", "acknowledged", "lost", "wrong", "doubled", "longest errors", "longest wait")

@@ -150,7 +150,13 @@ SCENES: dict[str, Callable[[MovingClock], list[Step]]] = {
     "a fork": lambda clock: [*line(0, 5), put(9, 1), put_write(1, "late"), put_write(9)],
     "upkeep": lambda clock: [*line(0, 9), care(clock), put(9), later(clock), care(clock), put(10)],
     "upkeep twice": lambda clock: [*line(0, 10), care(clock), later(clock), care(clock), later(clock), care(clock)],
-    "a crash of all nodes": lambda clock: [*line(0, 9), lose(clock)],
+    "a crash of all nodes": lambda clock: [
+        *line(0, 9),
+        lose(clock),
+        Step("another process reads", lambda engine: read(engine_on(engine.store, clock))),
+        *line(9, 11),
+        lose(clock),
+    ],
     "keep the last": lambda clock: [
         *line(0, 6),
         Step(

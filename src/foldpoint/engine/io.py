@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Sequence
+from threading import Lock
 
 from foldpoint.codecs import envelope
 from foldpoint.codecs.envelope import PART, PARTS, Cipher, Opened
@@ -11,6 +14,9 @@ from foldpoint.engine import keys
 from foldpoint.engine.records import RecordStore
 from foldpoint.errors import CorruptRecord, LostRecord, UnsupportedFormat
 
+_REMEMBERED = 10.0
+"""Seconds; longer than a server keeps what it has acknowledged from its device."""
+_REMEMBERED_BYTES = 64 << 20
 _PART_OVERHEAD = 64
 _MAX_PARTS = 1 << 16
 
@@ -22,6 +28,9 @@ class RecordIO:
         self.store = store
         self.cipher = cipher
         self.allow_plain = allow_plain
+        self._sent: deque[tuple[float, bytes, bytes, int | None]] = deque()
+        self._sent_bytes = 0
+        self._lock = Lock()
 
     @property
     def part_size(self) -> int:
@@ -43,7 +52,38 @@ class RecordIO:
         """Create-only. What does not fit one record is stored in parts first; the stub under `key` commits it."""
         if len(record) > self.part_size:
             record = self._create_parts(key, record, ttl)
-        return self.store.create([(key, record)], ttl=ttl)[0]
+        return self._send(key, record, ttl)
+
+    def _send(self, key: bytes, record: bytes, ttl: int | None) -> bool:
+        created = self.store.create([(key, record)], ttl=ttl)[0]
+        if created and not self.store.capabilities.ordered:
+            self._remember(key, record, ttl)
+        return created
+
+    def _remember(self, key: bytes, record: bytes, ttl: int | None) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._sent.append((now, key, record, ttl))
+            self._sent_bytes += len(record)
+            while self._sent and (self._sent_bytes > _REMEMBERED_BYTES or now - self._sent[0][0] > _REMEMBERED):
+                self._sent_bytes -= len(self._sent.popleft()[2])
+
+    def send_again(self, epoch: bytes, cleaned: int) -> int:
+        """Create what was created here lately, of an epoch, and the store has lost; how many records.
+
+        None where another event stands in the place of one: others have gone on without it. cleaned: the number up to
+        which events may be removed.
+        """
+        with self._lock:
+            sent = {key: (record, ttl) for _, key, record, ttl in self._sent if keys.epoch_of(key) == epoch}
+        wanted = [key for key in sent if keys.kind_of(key) != b"e" or key > keys.event(epoch, cleaned)]
+        found = dict(zip(wanted, self.store.get_many(wanted), strict=True))
+        if any(found[key] not in (None, sent[key][0]) for key in wanted if keys.kind_of(key) == b"e"):
+            return 0
+        lost = [key for key in wanted if found[key] is None]
+        if lost:
+            self.store.create([(key, sent[key][0]) for key in lost], ttl=sent[lost[-1]][1])
+        return len(lost)
 
     def _create_parts(self, key: bytes, record: bytes, ttl: int | None) -> bytes:
         token = keys.new_token()
@@ -64,7 +104,7 @@ class RecordIO:
         return envelope.seal(key, PART, 0, chunk)
 
     def create_part(self, key: bytes, chunk: bytes, ttl: int | None) -> bool:
-        return self.store.create([(key, self.seal_part(key, chunk))], ttl=ttl)[0]
+        return self._send(key, self.seal_part(key, chunk), ttl)
 
     def read(self, wanted: Sequence[bytes]) -> list[bytes | None]:
         """The records under `wanted`, None where there is none; large ones put together (one more round trip)."""

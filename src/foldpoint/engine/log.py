@@ -37,6 +37,8 @@ _ATTEMPTS = 64
 _NUMBERS = 1024
 """That others may take before a writer gives up. Each is one of their puts done: in a crowd, 64 in a row do happen."""
 _GIVE_WAY = 0.05  # seconds
+_SUSPICIOUS = 1.0
+"""Seconds; a put that took longer may have outlived a crash of the store."""
 _CONTEXT_EVENTS = 16
 """Further back stands little that a small event needs, and looking there costs time at each put."""
 _ADVICE = (
@@ -105,34 +107,11 @@ class Log:
             self._restore(self.view.head, error)
 
     def _put_again(self, head: Head) -> bool:
-        """Put what this view holds of the log and the store has lost; whether that was anything.
-
-        Nothing where others have put something else in its place since.
-        """
-        view = self.view
-        if view is None or view.head.epoch != head.epoch:
-            return False
-        # What the grace is nearly over for is not missing, but removed.
-        gone = head.mark if self.clock.now() - head.marked_at > self.settings.grace / 2 else head.cleaned
-        first = max(view.slice.covers, gone.sealed, head.emptied) + 1
-        held = [event for seq, event in sorted(view.slice.events.items()) if seq >= first]
-        found = self.io.read([keys.event(head.epoch, event.seq) for event in held])
-        lost = []
-        for event, record in zip(held, found, strict=True):
-            if record is None:
-                lost.append(event)
-            elif not self._holds(view, event, record):
-                return False
-        for event in lost:
-            self._create(view, event)
-            log.warning("thread %r: put event %d again, which the store had lost", self.thread_id, event.seq)
-        return bool(lost)
-
-    def _holds(self, view: View, event: Event, record: bytes) -> bool:
-        try:
-            return self.reader.open_event(view.slice, event.seq, record).payload == event.payload
-        except CorruptRecord:
-            return False
+        """Put what this process has put lately and the store has lost; whether that was anything."""
+        count = self.io.send_again(head.epoch, head.cleaned.sealed)
+        if count:
+            log.warning("thread %r: put %d records again, which the store had lost", self.thread_id, count)
+        return count > 0
 
     def _restore(self, head: Head, error: CorruptRecord) -> None:
         """Restore the record that was found missing; raises CorruptRecord for what cannot be."""
@@ -198,6 +177,7 @@ class Log:
 
         `existing`: the stream is expected to exist. One round trip where the view is fresh, two for a new stream.
         """
+        began = self.clock.monotonic()
         for _ in range(_NUMBERS):
             view = self._begin(existing, ttl)
             seq = view.next
@@ -223,6 +203,8 @@ class Log:
             if seq > view.last:
                 view.slice.add(event)
                 view.last = seq
+            if self.clock.monotonic() - began > _SUSPICIOUS:
+                self._put_again(view.head)
             return view, event
         raise Conflict(f"thread {self.thread_id!r}: {_NUMBERS} sequence numbers were taken by others; call again")
 
@@ -283,7 +265,6 @@ class Log:
 
         None if that was sealed and emptied before the event arrived, if another event is there, or the epoch was left.
         """
-        self.view = None
         for _ in range(_ATTEMPTS):
             fresh = self.load()
             if fresh is None or fresh.head.epoch != view.head.epoch:
