@@ -23,7 +23,7 @@ test-aerospike: $(VENV)/.test ## Run the Aerospike suites; fails without a serve
 		{ echo "no Aerospike: put asd on PATH or set FOLDPOINT_TEST_AEROSPIKE=host:port/namespace" >&2; exit 1; }
 	@$(BIN)/python -m pytest -k aerospike $(ARGS)
 
-torture: $(VENV)/.torture ## Try for an hour to lose something: make torture ARGS="machine --runs 500"
+torture: $(VENV)/.torture ## Try for two hours to lose something: make torture ARGS="machine --runs 500"
 	@$(BIN)/python -m torture $(ARGS)
 
 bench: $(VENV)/.bench ## Measure beside other savers: make bench ARGS="--trace FILE --plots docs/plots"

@@ -22,13 +22,13 @@ from rich.table import Table
 from torture import flips as flipping
 from torture import fuzz as fuzzing
 from torture import kills as killing
-from torture import plays
+from torture import plays, targets
 from torture.batch import Outcome, outcomes
 
 EXAMPLES = """
 \b
 Examples:
-  python -m torture                                  everything, most of an hour
+  python -m torture                                  everything, two hours
   python -m torture machine --runs 500 --store node
   python -m torture machine --store node --seed 17 --runs 100 --shrink
   python -m torture kills --store sqlite --runs 50
@@ -54,9 +54,14 @@ def main(context: click.Context) -> None:
 
     A failure is printed with the seed, and the command, that repeats it; the exit code is 1 then.
     """
-    if context.invoked_subcommand is None:
-        for command in (machine, kills, flips, fuzz):
+    failed = False
+    for command in (machine, kills, flips, fuzz) if context.invoked_subcommand is None else ():
+        try:
             context.invoke(command)
+        except SystemExit:
+            failed = True
+    if failed:
+        sys.exit(1)
 
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -148,7 +153,7 @@ def fuzz(
     """Feed every decoder with bytes that nobody wrote, guided by coverage: only typed errors, little memory."""
     if file is not None:
         for name in names:
-            fuzzing.targets()[name](file.read_bytes())
+            targets.targets()[name](file.read_bytes())
         return
     (number,) = _seeds(seed, 1)
     jobs = [
@@ -168,8 +173,10 @@ def _batches(what: str, unit: str, jobs: Sequence[tuple[str, Any, int]], workers
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("batches"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=len(jobs))
-        for outcome in outcomes(jobs, workers):
+        for done, outcome in enumerate(outcomes(jobs, workers), start=1):
             progress.advance(task)
+            if not progress.console.is_terminal and done * 10 // len(jobs) > (done - 1) * 10 // len(jobs):
+                progress.console.print(f"{what}: {done} of {len(jobs)} batches")
             told.figures[unit] += outcome.runs
             told.figures[outcome.name] = told.figures.get(outcome.name, 0) + outcome.runs
             if outcome.failure:

@@ -7,60 +7,36 @@ may die.
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgpack
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from foldpoint import Engine, FoldpointSaver, Settings
-from foldpoint.codecs.model import Checkpoint, Header, Value, Write
+from foldpoint.codecs.model import Checkpoint, Write
 from foldpoint.compaction import DropAll, DropRuns, KeepLast, copy_thread, rewrite_thread, sweep, upkeep
 from foldpoint.compaction.verify import verify
-from foldpoint.engine.fold import Entry
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
 from foldpoint.errors import FoldpointError
 from torture.clock import MovingClock
+from torture.contents import SERDE, Known, Stream, check, config, metadata_of, next_checkpoint, put_by_saver, values_of
 from torture.faulty import FAULTS, Fault, FaultyStore
-from torture.node import Node
 from torture.small import packed
 
-Stream = tuple[str, str]
 STREAMS: list[Stream] = [("a", ""), ("a", "child:1"), ("b", ""), ("\ud800 \x00/|", "ns|\u2028")]
 WORDS = ["", "alpha", "beta " * 9, "gamma", "\u00e9" * 40, "x" * 300]
 GRACE = 600.0
 SETTINGS = Settings(window=4, segment_level=1, snapshot_ratio=1.0, grace=GRACE, compaction="off")
-TIME = "2026-01-01T00:00:00.000001+00:00"
-_SERDE = JsonPlusSerializer()
-_ANY = st.sampled_from([0, 1])
-_STREAM = st.sampled_from(STREAMS)
+ANY = st.sampled_from([0, 1])
+STREAM = st.sampled_from(STREAMS)
 Act = Callable[[Engine], object]
-
-
-@dataclass
-class Known:
-    """What a stream should hold."""
-
-    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
-    writes: dict[str, dict[tuple[str, int], Write]] = field(default_factory=dict)
-
-    def pending(self, checkpoint_id: str) -> list[Write]:
-        found = self.writes.get(checkpoint_id, {}).values()
-        return sorted(found, key=lambda write: (write.task_path, write.task_id, write.idx))
-
-    def ids(self) -> list[str]:
-        """Newest first."""
-        return sorted(self.checkpoints, reverse=True)
 
 
 class Histories(RuleBasedStateMachine):
@@ -105,13 +81,13 @@ class Histories(RuleBasedStateMachine):
             what(self.engines[who])
         self.stores[who].disarm()
 
-    @rule(who=_ANY, fault=st.sampled_from([fault for fault in FAULTS if fault.applies != "after a rival"]),
+    @rule(who=ANY, fault=st.sampled_from([fault for fault in FAULTS if fault.applies != "after a rival"]),
           after=st.integers(0, 9))  # fmt: skip
     def go_wrong(self, who: int, fault: Fault, after: int) -> None:
         """In the next thing that a process does."""
         self.stores[who].arm(fault, after)
 
-    @rule(who=_ANY)
+    @rule(who=ANY)
     def restart(self, who: int) -> None:
         self.stores[who] = FaultyStore(self.stores[who].restart())
         self.engines[who] = self.engine(self.stores[who])
@@ -123,9 +99,9 @@ class Histories(RuleBasedStateMachine):
     # -- writing -------------------------------------------------------------------------------------------------------
 
     @rule(
-        who=_ANY,
+        who=ANY,
         by_saver=st.booleans(),
-        stream=_STREAM,
+        stream=STREAM,
         parent=st.integers(0, 5),
         change=st.sampled_from(["append", "edit", "slide", "remove", "nothing", "type", "big"]),
         word=st.sampled_from(WORDS),
@@ -149,7 +125,7 @@ class Histories(RuleBasedStateMachine):
             self.act(who, lambda engine: engine.put(*stream, checkpoint), stream[0])
         self.known[stream].checkpoints[checkpoint.header.id] = checkpoint
 
-    @rule(who=_ANY, stream=_STREAM, at=st.integers(0, 5), other=st.booleans())
+    @rule(who=ANY, stream=STREAM, at=st.integers(0, 5), other=st.booleans())
     def put_again(self, who: int, stream: Stream, at: int, other: bool) -> None:
         ids = self.known[stream].ids()
         if at < len(ids):
@@ -160,8 +136,8 @@ class Histories(RuleBasedStateMachine):
             self.put_checkpoint(who, stream, again)
 
     @rule(
-        who=_ANY,
-        stream=_STREAM,
+        who=ANY,
+        stream=STREAM,
         at=st.integers(-1, 6),
         task=st.sampled_from(["t1", str(uuid.UUID(int=7))]),
         special=st.booleans(),
@@ -195,20 +171,20 @@ class Histories(RuleBasedStateMachine):
 
     # -- upkeep and rewriting ------------------------------------------------------------------------------------------
 
-    @rule(stream=_STREAM)
+    @rule(stream=STREAM)
     def compact_at_once(self, stream: Stream) -> None:
         self.act(0, lambda engine: upkeep(engine, *stream, grace=0, idle=True), stream[0])
         self.restart(1)  # no grace is only for stores that nobody else uses
 
-    @rule(who=_ANY, stream=_STREAM, idle=st.booleans())
+    @rule(who=ANY, stream=STREAM, idle=st.booleans())
     def compact(self, who: int, stream: Stream, idle: bool) -> None:
         self.act(who, lambda engine: upkeep(engine, *stream, idle=idle), stream[0])
 
-    @rule(who=_ANY)
+    @rule(who=ANY)
     def sweep(self, who: int) -> None:
         self.act(who, sweep)
 
-    @rule(who=_ANY, by_saver=st.booleans(), thread=st.sampled_from(["a", "b"]), count=st.integers(1, 4))
+    @rule(who=ANY, by_saver=st.booleans(), thread=st.sampled_from(["a", "b"]), count=st.integers(1, 4))
     def prune(self, who: int, by_saver: bool, thread: str, count: int) -> None:
         if by_saver:
             self.act(who, lambda engine: FoldpointSaver(engine).prune([thread], keep_last=count), thread)
@@ -216,7 +192,7 @@ class Histories(RuleBasedStateMachine):
             self.act(who, lambda engine: rewrite_thread(engine, thread, KeepLast(count)), thread)
         self.forget(thread, lambda known: known.ids()[:count])
 
-    @rule(who=_ANY, thread=st.sampled_from(["a", "b"]))
+    @rule(who=ANY, thread=st.sampled_from(["a", "b"]))
     def drop_run(self, who: int, thread: str) -> None:
         self.act(who, lambda engine: rewrite_thread(engine, thread, DropRuns({"r1"})), thread)
         self.forget(
@@ -224,13 +200,13 @@ class Histories(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.made % 5 == 0)
-    @rule(who=_ANY)
+    @rule(who=ANY)
     def delete(self, who: int) -> None:
         self.act(who, lambda engine: rewrite_thread(engine, "b", DropAll()), "b")
         self.forget("b", lambda known: [])
 
     @precondition(lambda self: self.made % 3 == 0)
-    @rule(who=_ANY)
+    @rule(who=ANY)
     def copy(self, who: int) -> None:
         self.act(who, lambda engine: copy_thread(engine, "a", "b"), "b")
         for namespace in ("", "child:1"):
@@ -248,7 +224,7 @@ class Histories(RuleBasedStateMachine):
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    @rule(who=_ANY, bound=st.integers(0, 6))
+    @rule(who=ANY, bound=st.integers(0, 6))
     def read_everything(self, who: int, bound: int) -> None:
         for stream in self.known:
             self.attempt(who, lambda engine, stream=stream: self.check_stream(engine, stream, bound))  # type: ignore[misc]
@@ -264,7 +240,7 @@ class Histories(RuleBasedStateMachine):
         for entry in listed:
             check(entry, known, entry.folded.header.id)
 
-    @rule(stream=_STREAM)
+    @rule(stream=STREAM)
     def read_by_saver(self, stream: Stream) -> None:
         known = self.known[stream]
         saver = FoldpointSaver(self.engine())
@@ -275,7 +251,7 @@ class Histories(RuleBasedStateMachine):
             assert found.checkpoint["channel_versions"] == expected.header.channel_versions
             assert found.metadata == metadata_of(expected)
             assert found.pending_writes == [
-                (write.task_id, write.channel, _SERDE.loads_typed(write.value)) for write in known.pending(id_)
+                (write.task_id, write.channel, SERDE.loads_typed(write.value)) for write in known.pending(id_)
             ]
 
     @invariant()
@@ -301,115 +277,6 @@ class Histories(RuleBasedStateMachine):
         assert [one for one in verify(self.engine()) if one.findings] == []
 
 
-class NodeHistories(Histories):
-    """The machine on a node that loses power.
-
-    What the devices had not taken may be gone then, though it was acknowledged. A thread that was written to since they
-    last took all is `loose` from there on: it may be as it was at any earlier time, or be refused, but it never holds
-    what nobody put. All others are as they were. So is a loose one that is deleted, once the devices know.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fresh: set[str] = set()
-        self.loose: set[str] = set()
-        self.begun_anew: set[str] = set()
-        self.put_ever: dict[str, list[Checkpoint]] = {}
-        self.written_ever: dict[str, list[Write]] = {}
-
-    def make_store(self) -> RecordStore:
-        self.node = Node(max_record=300)
-        return self.node
-
-    @rule(seed=st.integers(0, 2**32 - 1), survived=st.booleans())
-    def lose_power(self, seed: int, survived: bool) -> None:
-        """Of the node; the processes that use it may go on with what they know."""
-        self.node.crash(random.Random(seed))
-        self.loose |= self.fresh
-        self.fresh.clear()
-        self.begun_anew.clear()
-        if not survived:
-            self.restart(0)
-            self.restart(1)
-
-    @rule(seconds=st.sampled_from([30.0, 61.0, GRACE + 1]))
-    def time_passes(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.node.flush()
-        self.fresh.clear()
-        self.loose -= self.begun_anew
-        self.begun_anew.clear()
-
-    def act(self, who: int, what: Act, *threads: str) -> None:
-        concerned = {*threads} or {thread for thread, _ in self.known}
-        self.fresh |= concerned
-        try:
-            super().act(who, what, *threads)
-        except FoldpointError:
-            self.begun_anew -= concerned
-            self.stores[who].disarm()
-            if not concerned & self.loose:
-                raise
-
-    @precondition(lambda self: self.made % 5 == 0)
-    @rule(who=_ANY)
-    def delete(self, who: int) -> None:
-        self.begun_anew.add("b")
-        super().delete(who)
-
-    @precondition(lambda self: self.made % 3 == 0)
-    @rule(who=_ANY)
-    def copy(self, who: int) -> None:
-        if "a" in self.loose:
-            self.loose.add("b")
-            self.begun_anew.discard("b")
-        super().copy(who)
-
-    def put_checkpoint(self, who: int, stream: Stream, checkpoint: Checkpoint, by_saver: bool = False) -> None:
-        self.put_ever.setdefault(checkpoint.header.id, []).append(checkpoint)
-        super().put_checkpoint(who, stream, checkpoint, by_saver)
-
-    def log_writes(self, stream: Stream, target: str, writes: list[Write]) -> None:
-        self.written_ever.setdefault(target, []).extend(writes)
-        super().log_writes(stream, target, writes)
-
-    def check_stream(self, engine: Engine, stream: Stream, bound: int) -> None:
-        if stream[0] not in self.loose:
-            return super().check_stream(engine, stream, bound)
-        for checkpoint_id in sorted(self.put_ever)[-1 - bound :: 3]:
-            with suppress(FoldpointError):
-                self.check_ever(engine.find(*stream, checkpoint_id))
-        listed = []
-        with suppress(FoldpointError):
-            for entry in engine.history(*stream):
-                self.check_ever(entry)
-                listed.append(entry.folded.header.id)
-        assert listed == sorted({*listed}, reverse=True)
-
-    def check_latest(self, engine: Engine, stream: Stream, known: Known) -> None:
-        if stream[0] not in self.loose:
-            return super().check_latest(engine, stream, known)
-        with suppress(FoldpointError):
-            self.check_ever(engine.latest(*stream))
-
-    def check_ever(self, entry: Entry | None) -> None:
-        """It is a checkpoint as it was put at some time, with writes that were."""
-        if entry is None:
-            return
-        found, writes = content(entry), entry.writes()
-        id_ = entry.folded.header.id
-        assert found in [content_of(checkpoint) for checkpoint in self.put_ever.get(id_, [])]
-        assert all(write in self.written_ever.get(id_, []) for write in writes)
-
-    @rule(stream=_STREAM)
-    def read_by_saver(self, stream: Stream) -> None:
-        if stream[0] not in self.loose:
-            super().read_by_saver(stream)
-
-    def verify(self) -> None:
-        assert [one for one in verify(self.engine()) if one.findings and one.thread_id not in self.loose] == []
-
-
 class SqliteHistories(Histories):
     """The machine on a file."""
 
@@ -420,87 +287,3 @@ class SqliteHistories(Histories):
     def teardown(self) -> None:
         super().teardown()
         self.folder.cleanup()
-
-
-# -- what is put, and what is read -------------------------------------------------------------------------------------
-
-
-def next_checkpoint(
-    checkpoint_id: str, before: Checkpoint | None, change: str, word: str, run: str | None
-) -> Checkpoint:
-    channels: dict[str, Any] = dict(before.channels) if before else {}
-    versions = dict(before.header.channel_versions) if before else {}
-    items = msgpack.unpackb(channels["list"].data) if "list" in channels else []
-    step = len(versions) and max(version for version in versions.values() if isinstance(version, int))
-    if change == "append":
-        channels["list"] = packed([*items, [word, step]])
-    elif change == "edit":
-        channels["list"] = packed([*items[: len(items) // 2], [word, "edited"], *items[len(items) // 2 + 1 :]])
-    elif change == "slide":
-        channels["list"] = packed([*items[2:], [word, step]])
-    elif change == "remove":
-        channels.pop("list", None)
-    elif change == "type":
-        channels["raw"] = Value("bytes", word.encode())
-    elif change == "big":
-        channels["big"] = packed([items, [word] * 40, items])
-    versions |= {"list": step + 1, "raw": step + 1 if change == "type" else versions.get("raw", 0)}
-    return Checkpoint(
-        Header(
-            checkpoint_id,
-            before.header.id if before else None,
-            2,
-            TIME,
-            versions,
-            {"node": {"list": step}} if change != "nothing" else {},
-            ["list"] if change == "append" else None,
-        ),
-        channels,
-        {"step": step, "source": "loop", "flag": bool(step % 2), **({"run_id": run} if run else {})},
-        packed({"writes": [word]}) if change == "edit" else None,
-    )
-
-
-def config(stream: Stream, checkpoint_id: str | None = None) -> Any:
-    named = {"checkpoint_id": checkpoint_id} if checkpoint_id else {}
-    return {"configurable": {"thread_id": stream[0], "checkpoint_ns": stream[1], **named}}
-
-
-def values_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {name: _SERDE.loads_typed((value.type, bytes(value.data))) for name, value in checkpoint.channels.items()}
-
-
-def metadata_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {**checkpoint.labels, **(_SERDE.loads_typed(checkpoint.metadata) if checkpoint.metadata else {})}
-
-
-def put_by_saver(engine: Engine, stream: Stream, checkpoint: Checkpoint) -> None:
-    """As LangGraph puts it: as objects."""
-    header = checkpoint.header
-    given: Any = {
-        "v": header.v,
-        "id": header.id,
-        "ts": header.ts,
-        "channel_values": values_of(checkpoint),
-        "channel_versions": header.channel_versions,
-        "versions_seen": header.versions_seen,
-        "updated_channels": header.updated_channels,
-    }
-    metadata: Any = metadata_of(checkpoint)
-    FoldpointSaver(engine).put(config(stream, header.parent), given, metadata, header.channel_versions)
-
-
-def content_of(checkpoint: Checkpoint) -> tuple[str, str, object, object]:
-    # repr tells 1 from True and 1.0
-    return repr(checkpoint.header), repr(checkpoint.labels), checkpoint.metadata, checkpoint.channels
-
-
-def content(entry: Entry) -> tuple[str, str, object, object]:
-    folded = entry.folded
-    return repr(folded.header), repr(folded.labels), folded.metadata, entry.state()
-
-
-def check(entry: Entry | None, known: Known, checkpoint_id: str) -> None:
-    assert entry is not None
-    assert content(entry) == content_of(known.checkpoints[checkpoint_id])
-    assert entry.writes() == known.pending(checkpoint_id)

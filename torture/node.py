@@ -45,8 +45,8 @@ class Node(MemoryStore):
         for device, writes in enumerate(self._written):
             self._take(device, chance.randint(0, len(writes)))
             writes.clear()
-        self._log = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], bytes)}  # type: ignore[misc]
-        self._heads = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], HeadRecord)}  # type: ignore[misc]
+        self._log = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], bytes)}
+        self._heads = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], HeadRecord)}
         for key, entry in sorted(self._removed.items()):
             if key not in self._log and chance.random() < _RETURNING:
                 self._log[key] = self._on_devices[key] = entry
@@ -57,7 +57,7 @@ class Node(MemoryStore):
             if entry is not None:
                 self._on_devices[key] = entry
             elif before is not None and isinstance(before[0], bytes):
-                self._removed[key] = before  # type: ignore[assignment]
+                self._removed[key] = before
         del self._written[device][:count]
 
     # -- what is written -----------------------------------------------------------------------------------------------

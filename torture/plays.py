@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from torture.machine import Histories, NodeHistories, SqliteHistories
+from torture.machine import Histories, SqliteHistories
+from torture.power import NodeHistories
 from torture.small import early_merges
 
 RUNS = 100

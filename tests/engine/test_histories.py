@@ -14,7 +14,8 @@ from counting import NarrowStore
 from hypothesis import settings
 
 from foldpoint.engine.records import RecordStore
-from torture.machine import Histories, NodeHistories, SqliteHistories
+from torture.machine import Histories, SqliteHistories
+from torture.power import NodeHistories
 from torture.small import early_merges
 
 
