@@ -56,11 +56,14 @@ class RecordIO:
 
     def _send(self, key: bytes, record: bytes, ttl: int | None) -> bool:
         created = self.store.create([(key, record)], ttl=ttl)[0]
-        if created and not self.store.capabilities.ordered:
-            self._remember(key, record, ttl)
+        if created:
+            self.remember(key, record, ttl)
         return created
 
-    def _remember(self, key: bytes, record: bytes, ttl: int | None) -> None:
+    def remember(self, key: bytes, record: bytes, ttl: int | None) -> None:
+        """So that it can be sent again, if a crash of the store takes it."""
+        if self.store.capabilities.ordered:
+            return
         now = time.monotonic()
         with self._lock:
             self._sent.append((now, key, record, ttl))

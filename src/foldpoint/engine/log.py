@@ -88,6 +88,8 @@ class Log:
                     self._put_again(head)  # a crash took the newest heads, and may have taken more
                 slice_ = self._slice(head)
             except CorruptRecord as error:
+                if self.view is not None:
+                    self.view.last = max(self.view.last, max(self.view.slice.events, default=0))
                 # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
                 if not self._has_moved(record.revision) and not self._put_again(head):
                     self._restore(head, error)
@@ -193,7 +195,7 @@ class Log:
                 self.view = None
                 continue
             event = unpack_event(seq, payload)
-            if not self._create(view, event) and not self._is_own(view, seq, payload):
+            if not self._create(view, event):
                 continue
             if not self._is_fresh(view):
                 late = self._recheck(view, seq, payload)
@@ -235,15 +237,19 @@ class Log:
         return self.view
 
     def _create(self, view: View, event: Event) -> bool:
+        """Whether the event stands at its number then."""
         depth, context = _recent(view, event.seq)
         codec, body = deflate(event.payload, self.settings.compression_level, context)
         key = keys.event(view.head.epoch, event.seq)
         content = event_content(depth, check_of(event, view.slice.identity), body)
         record = self.io.seal(key, EVENT, codec, content)
-        created = self.io.create(key, record, view.head.record_ttl)
-        if created:
+        if self.io.create(key, record, view.head.record_ttl):
             self.metrics.add(bytes_logged=len(record))
-        return created
+            return True
+        own = self._is_own(view, event.seq, event.payload)
+        if own:
+            self.io.remember(key, record, view.head.record_ttl)
+        return own
 
     def _is_own(self, view: View, seq: int, payload: bytes) -> bool:
         """The number was taken: take in what stands there and around it. True if it is the very event to be put."""
