@@ -370,6 +370,21 @@ def test_nothing_is_put_again_where_another_has_its_number() -> None:
     assert stream.contents() == expected
 
 
+def test_a_writer_whose_look_broke_off_knows_which_numbers_are_taken() -> None:
+    stream = Stream()
+    stream.put(0, 2)
+    other = stream.fresh()
+    for n in (20, 21):
+        other.put("t", "", numbered(n))
+    last = max(key for key in stream.store.records() if keys.kind_of(key) == b"e")
+    stream.store.flip(last)
+    with stream.engine.log("t", "") as log, pytest.raises(CorruptRecord):
+        log.load()
+    with pytest.raises(CorruptRecord) as caught:
+        stream.engine.put_writes("t", "", id_of(20), [write(3, "more")])
+    assert caught.value.key == last
+
+
 # -- on a real server --------------------------------------------------------------------------------------------------
 
 
