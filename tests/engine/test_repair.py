@@ -385,6 +385,19 @@ def test_a_writer_whose_look_broke_off_knows_which_numbers_are_taken() -> None:
     assert caught.value.key == last
 
 
+def test_a_writer_goes_on_where_another_has_the_number_of_what_it_remembers() -> None:
+    stream = Stream()
+    stream.put(0, 2)
+    last = max(key for key in stream.store.records() if keys.kind_of(key) == b"e")
+    stream.store.remove_many([last])
+    other = stream.fresh()
+    for n in (20, 21):
+        other.put("t", "", numbered(n, 1))
+    stream.clock.advance(20)
+    stream.engine.put("t", "", numbered(22, 21))
+    assert [entry.folded.labels["step"] for entry in stream.fresh().history("t", "")] == [22, 21, 20, 1, 0]
+
+
 # -- on a real server --------------------------------------------------------------------------------------------------
 
 

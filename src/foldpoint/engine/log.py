@@ -88,10 +88,10 @@ class Log:
                     self._put_again(head)  # a crash took the newest heads, and may have taken more
                 slice_ = self._slice(head)
             except CorruptRecord as error:
-                if self.view is not None:
-                    self.view.last = max(self.view.last, max(self.view.slice.events, default=0))
+                # What is known may hold what the store has lost, and now a part of what came since: read all anew.
+                known, self.view = self.view, None
                 # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
-                if not self._has_moved(record.revision) and not self._put_again(head):
+                if not self._has_moved(record.revision) and not self._put_again(head) and known is None:
                     self._restore(head, error)
                 continue
             if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
