@@ -62,8 +62,8 @@ class RecordIO:
 
     def remember(self, key: bytes, record: bytes, ttl: int | None) -> None:
         """So that it can be sent again, if a crash of the store takes it."""
-        if self.store.capabilities.ordered:
-            return
+        if self.store.capabilities.ordered or keys.kind_of(key) not in (b"e", b"b"):
+            return  # segments and snapshots follow from events, and may not fit what is written next
         now = time.monotonic()
         with self._lock:
             self._sent.append((now, key, record, ttl))
@@ -72,14 +72,14 @@ class RecordIO:
                 self._sent_bytes -= len(self._sent.popleft()[2])
 
     def send_again(self, epoch: bytes, cleaned: int) -> int:
-        """Create what was created here lately, of an epoch, and the store has lost; how many records.
+        """Create the events that were created here lately in an epoch and the store has lost; how many records.
 
         None where another event stands in the place of one: others have gone on without it. cleaned: the number up to
         which events may be removed.
         """
         with self._lock:
             sent = {key: (record, ttl) for _, key, record, ttl in self._sent if keys.epoch_of(key) == epoch}
-        wanted = [key for key in sent if keys.kind_of(key) != b"e" or key > keys.event(epoch, cleaned)]
+        wanted = [key for key in sent if keys.kind_of(key) == b"b" or key > keys.event(epoch, cleaned)]
         found = dict(zip(wanted, self.store.get_many(wanted), strict=True))
         if any(found[key] not in (None, sent[key][0]) for key in wanted if keys.kind_of(key) == b"e"):
             return 0
