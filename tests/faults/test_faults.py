@@ -93,8 +93,9 @@ LOST_RACES = {
     ("engine/sealing.py", "_write_segment", "extend"),
     ("compaction/merge.py", "_written", "extend"),
     ("compaction/rewrite.py", "discard", "remove_many"),
+    ("engine/io.py", "send_again", "create"),
 }
-"""Made only by who lost a race with another compactor, which has its own tests."""
+"""Made only by who lost a race with another compactor, or whose store lost events: both have their own tests."""
 
 
 @dataclass
