@@ -6,13 +6,18 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from torture.machine import Histories, SqliteHistories
-from torture.power import NodeHistories
+from torture.power import NodeHistories, TornHistories
 from torture.small import early_merges
 
 RUNS = 100
 """Of one seed."""
 STEPS = 30
-STORES: dict[str, type[Histories]] = {"memory": Histories, "node": NodeHistories, "sqlite": SqliteHistories}
+STORES: dict[str, type[Histories]] = {
+    "memory": Histories,
+    "node": NodeHistories,
+    "torn": TornHistories,
+    "sqlite": SqliteHistories,
+}
 
 
 def play(store: str, number: int, *, runs: int = RUNS, shrink: bool = False) -> int:

@@ -116,8 +116,9 @@ class NodeHistories(Histories):
             return
         found, writes = content(entry), entry.writes()
         id_ = entry.folded.header.id
-        assert found in [content_of(checkpoint) for checkpoint in self.put_ever.get(id_, [])]
-        assert all(write in self.written_ever.get(id_, []) for write in writes)
+        ever = [content_of(checkpoint) for checkpoint in self.put_ever.get(id_, [])]
+        assert found in ever, f"checkpoint {id_} reads as {found}, and was put as {ever}"
+        assert all(write in self.written_ever.get(id_, []) for write in writes), f"writes of {id_}: {writes}"
 
     @rule(stream=STREAM)
     def read_by_saver(self, stream: Stream) -> None:
@@ -126,3 +127,18 @@ class NodeHistories(Histories):
 
     def verify(self) -> None:
         assert [one for one in verify(self.engine()) if one.findings and one.thread_id not in self.loose] == []
+
+
+class TornHistories(NodeHistories):
+    """The same, where power is lost again and again while one process puts and another goes on from what it knew."""
+
+    @rule(stream=STREAM, count=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
+    def lose_power_amid_puts(self, stream: Stream, count: int, seed: int) -> None:
+        """Of which another process, that goes on from what it knows, has not heard."""
+        self.put(1, False, stream, 0, "append", "alpha", 0, None)
+        for _ in range(count):
+            self.put(0, False, stream, 0, "append", "gamma", 0, None)
+        self.lose_power(seed, True)
+        for _ in range(3):
+            self.put(1, False, stream, 0, "edit", "alpha", 0, None)
+        self.read_everything(0, 99)
