@@ -111,7 +111,7 @@ class Slice:
 
     `covers`: up to this sequence number the events are a snapshot's, after it they are the log's own. `earlier`: where
     it asks for what lies before it.
-    `whole_from`: every event about this or a greater checkpoint id is in the slice.
+    `whole_from`: every event about this or a greater checkpoint id is in the slice. `newest`: its greatest number.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class Slice:
         self.events: dict[int, Event] = {}
         self.checkpoints: dict[str, int] = {}
         self.latest_id = ""
+        self.newest = 0
         self.size = 0
         self._state_bytes = 0
         self.earlier = earlier or Nothing(epoch)
@@ -139,6 +140,7 @@ class Slice:
         """Take in one more event; in any order, each sequence number once."""
         self.events[event.seq] = event
         self._unpacked.append(event.seq)
+        self.newest = max(self.newest, event.seq)
         self.size += len(event.payload)
         if event.kind == FILLER:
             return

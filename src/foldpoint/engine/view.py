@@ -20,7 +20,8 @@ class View:
 
     @property
     def next(self) -> int:
-        return max(self.last, self.head.sealed) + 1
+        # A reading that broke off may have found events after the last one.
+        return max(self.last, self.head.sealed, self.slice.newest) + 1
 
     @property
     def tail(self) -> int:
