@@ -8,7 +8,7 @@ with the same types in the same order, the whole map is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import chain, compress, count, islice
 from operator import ne
@@ -28,30 +28,26 @@ MapDelta = list[Any]
 
 def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str, Any], Any]) -> MapDelta | None:
     """The delta from `old` to `new`, None if they are equal; `code(key, value)` gives an entry's stored form."""
-    if [*new][: len(old)] == [*old]:
-        keys = [*new]
-        changed: dict[int | str, Any] = {at: code(keys[at], new[keys[at]]) for at in _changed(old, new)}
-        changed.update((key, code(key, new[key])) for key in keys[len(old) :])
-        return [changed] if changed else None
-    positions = {key: at for at, key in enumerate(old)}
-    changed = {
-        positions.get(key, key): code(key, value)
-        for key, value in new.items()
-        if key not in old or not _same(old[key], value)
-    }
-    removed = [at for key, at in positions.items() if key not in new]
-    expected_order = [key for key in old if key in new] + [key for key in new if key not in old]
-    if expected_order == list(new):
-        return [changed, removed] if removed else [changed]
-    return [{key: code(key, value) for key, value in new.items()}, None]
+    keys, kept, before = [*new], [*old], [*old.values()]
+    places: Sequence[int] = range(len(kept))
+    if keys[: len(kept)] != kept:
+        places = [at for at, key in enumerate(kept) if key in new]
+        kept, before = [kept[at] for at in places], [before[at] for at in places]
+        if keys[: len(kept)] != kept:
+            return [{key: code(key, value) for key, value in new.items()}, None]
+    at_changed = _changed(before, [*islice(new.values(), len(kept))])
+    changed: dict[int | str, Any] = {places[at]: code(kept[at], new[kept[at]]) for at in at_changed}
+    changed.update((key, code(key, new[key])) for key in keys[len(kept) :])
+    if len(kept) < len(old):
+        return [changed, [at for at, key in enumerate(old) if key not in new]]
+    return [changed] if changed else None
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[int]:
-    """The positions of the entries of `old` that `new`, which begins with the same keys, stores otherwise.
+def _changed(before: Sequence[Any], after: Sequence[Any]) -> Iterable[int]:
+    """Where the two are stored otherwise.
 
     What equals a string is stored as it is; other equal values need not be (1 and 1.0, maps in another order).
     """
-    before, after = [*old.values()], [*islice(new.values(), len(old))]
     kinds = set(map(type, after))
     if kinds == {dict}:
         kinds = set(map(type, chain.from_iterable(map(dict.values, after))))
@@ -66,16 +62,12 @@ def _in_order(values: Iterable[Any]) -> list[Any]:
 
 
 def _differ(old: Any, new: Any) -> bool:
-    return not _same(old, new)
-
-
-def _same(old: Any, new: Any) -> bool:
-    """Whether both are stored as the same bytes; the usual kinds are not packed for it."""
+    """Whether the two are stored as different bytes; the usual kinds are not packed for it."""
     if type(old) is type(new) and type(old) in (str, int):
-        return bool(old == new)
+        return bool(old != new)
     if type(old) is dict and type(new) is dict:
-        return [*old] == [*new] and all(map(_same, old.values(), new.values()))
-    return pack(old) == pack(new)
+        return [*old] != [*new] or any(map(_differ, old.values(), new.values()))
+    return pack(old) != pack(new)
 
 
 def apply_map(old: Mapping[str, Any], delta: MapDelta | None, decode: Callable[[str, Any], Any]) -> dict[str, Any]:
