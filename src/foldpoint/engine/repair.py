@@ -13,15 +13,14 @@ from contextlib import suppress
 from itertools import pairwise
 
 from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, SPAN, deflate
-from foldpoint.codecs.event import FILLER_PAYLOAD
 from foldpoint.codecs.head import Head
-from foldpoint.codecs.segment import Segment, SnapshotRef, Span, encode_segment, encode_span, join
+from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
-from foldpoint.engine.sealing import span_of
-from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.engine.sealing import segment_of
+from foldpoint.engine.snapshot import encode_snapshot, snapshot_events
 from foldpoint.errors import CorruptRecord, LostRecord
 
 _LEVEL = 19
@@ -136,7 +135,7 @@ class _Lost:
         records = []
         for at, (before, end) in enumerate(pairwise(_ends(self._layout, low, high, first, last, starts)), start=low):
             start = max((ref for ref in starts if ref.kept and ref.covers <= before), key=_covers, default=None)
-            segment = _segment_of(slice_, before + 1, end, start)
+            segment = segment_of(slice_, before + 1, end, start)
             records.append(self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment)))
         return records
 
@@ -183,9 +182,8 @@ class _Lost:
         if ref is None:
             return []
         events = snapshot_events(self._log(self._layout.after(ref.segments), ref.covers), ref.covers)
-        content = encode_segment(Segment(Span(1, max((seq for seq, _ in events), default=1)), tuple(events)))
         part_keys = keys.snapshot_parts(self._head.epoch, ref)
-        _, record = self._sealed(part_keys[0], SNAPSHOT, content)
+        _, record = self._sealed(part_keys[0], SNAPSHOT, encode_snapshot(events))
         cuts = [len(record) * part // ref.parts for part in range(ref.parts + 1)]
         chunks = [record[first:end] for first, end in pairwise(cuts)]
         if max(map(len, chunks)) > self._io.part_size:
@@ -216,9 +214,3 @@ def _ends(layout: Layout, low: int, high: int, first: int, last: int, refs: Iter
     for position in range(high - 1, low - 1, -1):
         ends.append(known.get(position, ends[-1] - 1))
     return [first - 1, *reversed(ends)]
-
-
-def _segment_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Segment:
-    payloads = ((seq, slice_.events[seq].payload) for seq in range(first, last + 1))
-    events = tuple((seq, payload) for seq, payload in payloads if payload != FILLER_PAYLOAD)
-    return Segment(span_of(slice_, first, last, start), events)

@@ -12,7 +12,7 @@ from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.reading import Reader, add_segment
-from foldpoint.engine.snapshot import SnapshotEvents, snapshot_events
+from foldpoint.engine.snapshot import SnapshotEvents, encode_snapshot, snapshot_events
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict, CorruptRecord
 from foldpoint.settings import Settings
@@ -57,9 +57,7 @@ class Sealer:
     def _write_segment(self, view: View) -> tuple[Segment, int]:
         """The segment that follows `sealed`, ours or one that another sealer wrote first, and its stored size."""
         first = view.head.sealed + 1
-        own = [view.slice.events[seq] for seq in range(first, view.last + 1)]
-        events = tuple((event.seq, event.payload) for event in own if event.payload != FILLER_PAYLOAD)
-        segment = Segment(span_of(view.slice, first, view.last, view.head.kept), events)
+        segment = segment_of(view.slice, first, view.last, view.head.kept)
         key = keys.segment(view.head.epoch, view.head.segments)
         codec, body = deflate(encode_segment(segment), self.settings.segment_level)
         record = self.io.seal(key, SEGMENT, codec, body)
@@ -94,8 +92,7 @@ class Sealer:
     def _snapshot(self, head: Head, slice_: Slice) -> tuple[Head, Slice]:
         """With a snapshot of everything sealed, unless the first one would hardly be smaller than the log itself."""
         snapshot = snapshot_events(slice_, head.sealed)
-        last = max((seq for seq, _ in snapshot), default=1)
-        codec, body = deflate(encode_segment(Segment(Span(1, last), tuple(snapshot))), self.settings.segment_level)
+        codec, body = deflate(encode_snapshot(snapshot), self.settings.segment_level)
         if head.snapshot is None and not self._snapshot_due(replace(head, snapshot_bytes=len(body))):
             return replace(head, snapshot_bytes=len(body)), slice_
         head = self._write_snapshot(head, codec, body)
@@ -126,6 +123,13 @@ class Sealer:
         for seq in sorted(seq for seq in old.events if seq > head.sealed):
             slice_.add(old.events[seq])
         return slice_
+
+
+def segment_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Segment:
+    """The segment of `first`..`last`, all of which the slice holds."""
+    payloads = ((seq, slice_.events[seq].payload) for seq in range(first, last + 1))
+    events = tuple((seq, payload) for seq, payload in payloads if payload != FILLER_PAYLOAD)
+    return Segment(span_of(slice_, first, last, start), events)
 
 
 def span_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Span:

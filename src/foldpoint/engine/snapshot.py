@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foldpoint.codecs.event import Base, encode_checkpoint, encode_writes
 from foldpoint.codecs.model import Checkpoint
+from foldpoint.codecs.segment import Segment, Span, encode_segment
 from foldpoint.engine.fold import Slice
 
 SnapshotEvents = list[tuple[int, bytes]]
@@ -27,6 +28,11 @@ def snapshot_events(slice_: Slice, covers: int) -> SnapshotEvents:
     for checkpoint_id in whole.orphans():
         events += _writes_events(whole, checkpoint_id, None)
     return sorted(events)
+
+
+def encode_snapshot(events: SnapshotEvents) -> bytes:
+    last = max((seq for seq, _ in events), default=1)
+    return encode_segment(Segment(Span(1, last), tuple(events)))
 
 
 def _writes_events(slice_: Slice, checkpoint_id: str, base: Base | None) -> SnapshotEvents:
