@@ -21,7 +21,6 @@ from typing import Any
 import click
 import ormsgpack
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from rich.console import Console
 from rich.table import Table
@@ -116,40 +115,31 @@ class Profile:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-class _Recorder(FloorSaver):
-    """Notes what it is asked to store."""
+def _note(calls: list[tuple[str, tuple[Any, ...]]], saver: FloorSaver, name: str) -> None:
+    """Note in `calls` with what this method of the saver is called. Lists of a checkpoint will have grown by then."""
+    method = getattr(saver, name)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+    def noted(config: RunnableConfig, stored: Any, *rest: Any) -> Any:
+        kept = stored
+        if name == "put":
+            values = stored["channel_values"]
+            values = {channel: [*value] if type(value) is list else value for channel, value in values.items()}
+            kept = {**stored, "channel_values": values}
+        calls.append((name, (config, kept, *rest)))
+        return method(config, stored, *rest)
 
-    def put(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        values = {
-            name: [*value] if type(value) is list else value for name, value in checkpoint["channel_values"].items()
-        }
-        noted = {**checkpoint, "channel_values": values}
-        self.calls.append(("put", (config, noted, metadata, new_versions)))
-        return super().put(config, checkpoint, metadata, new_versions)
-
-    def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        self.calls.append(("put_writes", (config, [*writes], task_id, task_path)))
-        super().put_writes(config, writes, task_id, task_path)
+    setattr(saver, name, noted)
 
 
 def _recorded(source: Source, messages: int) -> list[tuple[str, tuple[Any, ...]]]:
-    script, recorder = source.script(messages), _Recorder()
-    graph = build_graph(script, recorder)
+    script, saver = source.script(messages), FloorSaver()
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+    for name in ("put", "put_writes"):
+        _note(calls, saver, name)
+    graph = build_graph(script, saver)
     for message in script[::MESSAGES_PER_TURN]:
         graph.invoke({"messages": [message]}, thread(0), durability="sync")
-    return recorder.calls
+    return calls
 
 
 def _floors(saver: FoldpointSaver, state: dict[str, Any]) -> dict[str, float]:

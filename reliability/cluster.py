@@ -140,10 +140,6 @@ class Cluster:
         """SIGKILL: what had not reached the other nodes or the file is lost."""
         self.nodes[index].end(signal.SIGKILL)
 
-    def stop_node(self, index: int) -> None:
-        """SIGTERM: an orderly stop."""
-        self.nodes[index].end(signal.SIGTERM)
-
     def pause(self, index: int) -> None:
         """SIGSTOP: the node keeps its connections and answers nothing."""
         process = self.nodes[index].process
