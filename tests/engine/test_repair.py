@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 
 import aerospike_server as servers
@@ -114,6 +114,23 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "FANOUT", 3)
     monkeypatch.setattr(merging, "WORTHWHILE", 0)
     monkeypatch.setattr(merging, "MAX_EVENTS", 50)
+
+
+def test_what_is_lost_again_and_again_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = young()
+    segment = stream.layout.key(0)
+    stream.store.remove_many([segment])
+    create = stream.store.create
+
+    def lossy(records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
+        created = create(records, ttl=ttl)
+        stream.store.remove_many([segment])
+        return created
+
+    monkeypatch.setattr(stream.store, "create", lossy)
+    for read in (stream.contents, lambda: stream.fresh().find("t", "", id_of(2))):
+        with pytest.raises(LostRecord):
+            read()
 
 
 @pytest.fixture(params=STREAMS)

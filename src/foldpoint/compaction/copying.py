@@ -63,12 +63,11 @@ class _Source:
         self.count = 0
 
     def early(self) -> list[Early]:
-        for _ in range(_ATTEMPTS):
+        while True:
             try:
                 return [*self._history().early()]
             except CorruptRecord as error:
                 self.recover(error)
-        return [*self._history().early()]
 
     def entries(self, held: History, since: str) -> Iterator[Entry]:
         return _merged(self._counted(since), held.oldest_first(since))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from threading import RLock
@@ -65,6 +66,7 @@ class Log:
         self.metrics = metrics
         self.lock = RLock()
         self.view: View | None = None
+        self._restores: Counter[bytes] = Counter()
 
     def swap(self, head: Head, revision: int | None) -> bool:
         """Store `head` over the one of `revision` (None: over none); True if that was the stored one. Durable."""
@@ -117,7 +119,8 @@ class Log:
 
     def _restore(self, head: Head, error: CorruptRecord) -> None:
         """Restore the record that was found missing; raises CorruptRecord for what cannot be."""
-        if not isinstance(error, LostRecord):
+        self._restores[error.key] += 1
+        if not isinstance(error, LostRecord) or self._restores[error.key] > _ATTEMPTS:
             raise error
         try:
             restored = restore(self.reader, head, error.key)
