@@ -10,7 +10,7 @@ codec bit 0: zstd; bit 1: encrypted. Encrypted content is a cipher name (varint 
 16 bytes of BLAKE2b of the key and the plain content, so a cipher that authenticates also authenticates the place.
 
 An event's content begins with a varint, `depth`: it is compressed against the payloads of the `depth` sequence numbers
-right before it (their last CONTEXT_BYTES bytes).
+right before it (their last CONTEXT_BYTES bytes). CHECK_BYTES follow that tell what it builds on (see `event.check_of`).
 """
 
 from __future__ import annotations
