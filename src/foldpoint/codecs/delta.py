@@ -6,7 +6,8 @@ A delta keeps a prefix and a suffix of the old value and puts a body between the
 
 `head` and `skip` stand for the header of a msgpack array or map whose count changed: appending a message to a list
 rewrites one to five leading bytes and nothing else. Only the growth of the count is stored. A value without an old
-one is a body alone. A large body may stand for a part of named references, or be a zstd frame against them (see `event`).
+one is a body alone. A large body may stand for a part of named references, or be a zstd frame against them (see
+`event`).
 
 Encoded as a msgpack array [body, removed, suffix, grow, type, references], cut after the last non-default entry;
 `removed` nil means that nothing of the old value is kept. `type` nil means the old type, "msgpack" if there is none.
