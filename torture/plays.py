@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from unittest.mock import patch
+
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from torture.machine import Histories, SqliteHistories
+from foldpoint.engine import keys
+from torture.machine import NAMES, Histories, SqliteHistories
 from torture.power import NodeHistories, TornHistories
 from torture.small import early_merges
 
@@ -24,7 +30,7 @@ def play(store: str, number: int, *, runs: int = RUNS, shrink: bool = False) -> 
     """Play the runs of a seed. AssertionError, or what was raised, with its steps. shrink: look for few."""
     machine = seed(number)(type(STORES[store].__name__, (STORES[store],), {}))
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
-    with early_merges():
+    with early_merges(), _repeatable_names():
         run_state_machine_as_test(
             machine,
             settings=settings(
@@ -37,3 +43,11 @@ def play(store: str, number: int, *, runs: int = RUNS, shrink: bool = False) -> 
             ),
         )
     return runs
+
+
+@contextmanager
+def _repeatable_names() -> Iterator[None]:
+    """So that a seed repeats what it found."""
+    epoch, token = partial(NAMES.randbytes, keys.EPOCH_BYTES), partial(NAMES.randbytes, 8)
+    with patch.object(keys, "new_epoch", epoch), patch.object(keys, "new_token", token):
+        yield

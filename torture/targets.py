@@ -24,7 +24,7 @@ from foldpoint.codecs.delta import apply
 from foldpoint.codecs.head import decode_head
 from foldpoint.codecs.model import Header, Stored, Value, Write
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.segment import decode_segment, decode_span
+from foldpoint.codecs.segment import decode_segment, decode_snapshot, decode_span
 from foldpoint.codecs.wire import Malformed
 from foldpoint.compaction.verify import verify
 from foldpoint.engine import keys
@@ -78,6 +78,8 @@ def _segment(data: bytes) -> None:
         decode_segment(data)
     with suppress(Malformed):
         decode_span(data)
+    with suppress(Malformed):
+        decode_snapshot(data)
 
 
 _BASE = event.Folded(
@@ -188,7 +190,7 @@ def _sealed(made: Small, key: bytes, kind: int, payload: bytes) -> bytes:
         check = bytes(envelope.CHECK_BYTES)
         with suppress(Malformed, FoldpointError):
             seq = int.from_bytes(key[keys.EPOCH_BYTES + 1 :], "big")
-            check = event.check_of(event.unpack_event(seq, payload), _newest(made)[0].identity)
+            check = event.check_of(event.unpack_event(seq, payload), _newest(made)[0].check)
         payload = envelope.event_content(0, check, payload)
     return envelope.seal(key, kind, 0, payload)
 

@@ -28,6 +28,10 @@ class LostRecord(CorruptRecord):
     """The log needs a record that the store does not hold, and it cannot be restored from what it was made of."""
 
 
+class StrayRecord(CorruptRecord):
+    """No head names the record and it does not fit the log: a crash took the heads and events that it was made with."""
+
+
 class UnsupportedFormat(RecordError):
     """The record was written by a newer (or foreign) format version; upgrade Foldpoint to read it."""
 

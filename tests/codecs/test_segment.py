@@ -1,4 +1,4 @@
-"""Segments hold their events, and where holes are."""
+"""Segments hold their events, where holes are and what they stand on; snapshots whose events stand for which."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldpoint.codecs.segment import (
+    Footing,
     Segment,
     SnapshotRef,
     Span,
+    Told,
     decode_segment,
+    decode_snapshot,
     decode_span,
     encode_segment,
+    encode_snapshot,
     encode_span,
     pack_ref,
     unpack_ref,
@@ -40,13 +44,18 @@ def spans(draw: st.DrawFn) -> Span:
     return Span(first, last, start, draw(ids), late, draw(st.integers(0, 16)))
 
 
+checks = st.binary(min_size=4, max_size=4)
+
+
 @st.composite
 def segments(draw: st.DrawFn) -> Segment:
     span = draw(spans())
     first, last = span.first, span.last
     held = draw(st.sets(st.integers(first, last)))
     events = tuple((seq, draw(st.binary(min_size=1, max_size=5))) for seq in sorted(held))
-    return Segment(span, events)
+    firsts = draw(st.lists(st.integers(first, last), max_size=3, unique=True)) if first > 1 else []
+    footings = [Footing(at, tuple(draw(st.lists(st.integers(1, at - 1)))), draw(checks)) for at in firsts]
+    return Segment(span, events, tuple(footings))
 
 
 @given(segments())
@@ -102,13 +111,73 @@ def test_holes_may_be_anywhere(held: tuple[int, ...]) -> None:
 )
 def test_what_is_no_segment_is_malformed(fields: Any) -> None:
     with pytest.raises(Malformed):
-        decode_segment(pack(fields))
+        decode_segment(pack([*fields, []] if fields else fields))
+
+
+@pytest.mark.parametrize(
+    "footing",
+    [
+        None,
+        [],
+        [0, [1]],
+        [0, [1], b"abc"],
+        [0, [1], "abcd"],
+        [0, 1, b"abcd"],
+        [0, [0], b"abcd"],
+        [0, [-1], b"abcd"],
+        [0, [5], b"abcd"],
+        [5, [1], b"abcd"],
+        [-1, [1], b"abcd"],
+        [0, [1], b"abcd", 1],
+    ],
+)
+def test_what_stands_on_nothing_that_can_be_is_malformed(footing: Any) -> None:
+    sound = [[5, 9], None, [b"a"], [[0, [1, 4], b"abcd"]]]
+    assert decode_segment(pack(sound)).footings == (Footing(5, (4, 1), b"abcd"),)
+    with pytest.raises(Malformed):
+        decode_segment(pack([*sound[:3], [footing]]))
+
+
+told = st.lists(st.tuples(st.integers(1, 1 << 40), st.binary(max_size=5), checks), unique_by=lambda event: event[0])
+
+
+@given(told)
+def test_a_snapshot_comes_back(events: list[tuple[int, bytes, bytes]]) -> None:
+    snapshot = [Told(*event) for event in sorted(events)]
+    encoded = encode_snapshot(snapshot)
+    assert decode_snapshot(encoded) == snapshot
+    for size in range(len(encoded)):
+        with pytest.raises(Malformed):
+            decode_snapshot(encoded[:size])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        [],
+        [[1], [b"a"], b""],
+        [[1], [b"a"], b"12345"],
+        [[1], [b"a"], "1234"],
+        [[1], ["a"], b"1234"],
+        [[0], [b"a"], b"1234"],
+        [[1, 0], [b"a", b"b"], b"12345678"],
+        [[1, -1], [b"a", b"b"], b"12345678"],
+        [["1"], [b"a"], b"1234"],
+        [[1 << 48], [b"a"], b"1234"],
+        [[1, 1], [b"a"], b"1234"],
+        [[1], [b"a"], b"1234", 0],
+    ],
+)
+def test_what_is_no_snapshot_is_malformed(fields: Any) -> None:
+    with pytest.raises(Malformed):
+        decode_snapshot(pack(fields))
 
 
 @pytest.mark.parametrize("gaps", [[2, -1], [-1, 1], [0, -1]])
 def test_events_that_do_not_ascend_within_the_range_are_malformed(gaps: list[int]) -> None:
     with pytest.raises(Malformed):
-        decode_segment(pack([[1, 4], gaps, [b"a", b"b"]]))
+        decode_segment(pack([[1, 4], gaps, [b"a", b"b"], []]))
 
 
 def test_every_truncation_is_malformed() -> None:

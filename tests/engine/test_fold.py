@@ -76,8 +76,7 @@ def slice_of(events: Sequence[Event], earlier: Earlier | None = None) -> Slice:
 
 def restarted(slice_: Slice, covers: int, earlier: Earlier | None) -> Slice:
     """The slice that begins with a snapshot of `slice_`."""
-    start = [unpack_event(seq, payload) for seq, payload in snapshot_events(slice_, covers)]
-    return Slice(EPOCH, start, covers=covers, earlier=earlier)
+    return Slice(EPOCH, snapshot_events(slice_, covers), covers=covers, earlier=earlier)
 
 
 def assert_holds(entry: Entry | None, put: Put, checkpoint_id: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import aerospike_server as servers
@@ -15,7 +16,9 @@ from faults.scenes import Cluster, named, noise
 from moving import MovingClock
 
 from foldpoint import Engine, Settings
-from foldpoint.codecs.segment import Segment
+from foldpoint.codecs import envelope
+from foldpoint.codecs.event import encode_checkpoint
+from foldpoint.codecs.segment import Segment, encode_segment
 from foldpoint.compaction import merge as merging
 from foldpoint.compaction import rewrite_thread, upkeep
 from foldpoint.compaction.policy import DropAll
@@ -349,6 +352,93 @@ def test_what_builds_on_a_lost_event_is_refused_when_another_has_its_number(lost
     for reader in (stream.fresh(), other):
         with pytest.raises(CorruptRecord):
             reader.latest("t", "")
+
+
+def test_what_is_sealed_upon_a_lost_event_is_refused_when_a_segment_holds_another_of_the_same_checkpoint() -> None:
+    """However far back that lies: what vouches for an event vouches for all that it builds upon."""
+    stream = Stream()
+    stream.engine = Engine(stream.store, Settings(window=8, segment_level=1, snapshot_ratio=9.0), clock=stream.clock)
+    log = stream.engine.reader("t", "")
+    for n in range(0, 16, 4):
+        stream.put(n, n + 4, value=n)
+        log.seal()
+    assert next(stream.engine.heads("t")).snapshot is None
+    expected = stream.contents()
+    first = stream.layout.key(0)
+    [segment, *_] = stream.segments()
+    payloads = dict(segment.events)
+    payloads[1] = encode_checkpoint(1, numbered(0, value="another"), None)
+    other = encode_segment(replace(segment, events=tuple(payloads.items())))
+    stream.store.remove_many([first])
+    stream.store.create([(first, envelope.seal(first, envelope.SEGMENT, 0, other))], ttl=None)
+    reader = stream.fresh()
+    for read in (lambda: reader.latest("t", ""), lambda: reader.find("t", "", id_of(5)), stream.contents):
+        with pytest.raises(CorruptRecord, match="builds upon events that the store has lost"):
+            read()
+    assert not verify_stream(stream.fresh(), "t", "").sound
+    stream.store.remove_many([first])
+    assert stream.contents() == expected
+
+
+def test_a_segment_that_a_crash_left_of_a_lost_future_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The head is an older one by then, and other events have the numbers."""
+    stream = Stream()
+    stream.put(0, 8)
+    heads, known = {**stream.store._heads}, stream.store.records()
+    stream.put(8, 13)
+    stream.engine.reader("t", "").seal()
+    lost = stream.store.records()
+    stream.store._heads = heads
+    left = keys.segment(next(stream.engine.heads("t")).epoch, len(stream.layout))
+    stream.store.bring_back({**known, left: lost[left]})
+    stream.engine = stream.fresh()
+    with caplog.at_level(logging.WARNING, "foldpoint"):
+        stream.put(8, 40, value="other")
+    assert "removed segment" in caplog.text
+    unharmed = Stream()
+    unharmed.put(0, 8)
+    unharmed.put(8, 40, value="other")
+    assert stream.contents() == unharmed.contents()
+    whole(stream)
+
+
+def test_a_swap_that_outlived_a_crash_does_not_count() -> None:
+    """It was made over a head that the crash took, and others have swapped as often since."""
+    stream = Stream()
+    stream.put(0, 9)
+    heads = {**stream.store._heads}
+    for engine in (stream.engine, stream.fresh()):
+        with engine.log("t", "") as log:
+            log.seal()
+            held = log.view
+        stream.store._heads = {**heads}
+    assert held is not None
+    with stream.engine.log("t", "") as log:
+        assert log.view is not None
+        assert log.view.revision != held.revision
+        assert log.swap(log.view.head, log.view.revision) is None
+
+
+def test_a_merged_segment_that_a_crash_left_of_a_lost_future_is_not_taken_over() -> None:
+    stream = Stream()
+    stream.put(0, 8)
+    before = stream.store.records(), {**stream.store._heads}
+    stream.put(8, 10)
+    stream.engine.put_writes("t", "", id_of(1), [write(99, "late")])
+    stream.put(10, 40)
+    upkeep(stream.engine, "t", "", idle=True)
+    head = next(stream.engine.heads("t"))
+    left = [make(head.epoch, index, 2) for make in (keys.segment, keys.span) for index in (0, 1)]
+    stream.store.bring_back({**before[0], **{key: stream.store.records()[key] for key in left}})
+    stream.store._heads = before[1]
+    stream.engine = stream.fresh()
+    stream.put(8, 40, value="other")
+    upkeep(stream.engine, "t", "", idle=True)
+    unharmed = Stream()
+    unharmed.put(0, 8)
+    unharmed.put(8, 40, value="other")
+    assert stream.contents() == unharmed.contents()
+    whole(stream)
 
 
 @pytest.mark.parametrize("seed", range(20))

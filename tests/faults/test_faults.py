@@ -94,6 +94,7 @@ LOST_RACES = {
     ("compaction/merge.py", "_written", "extend"),
     ("compaction/rewrite.py", "discard", "remove_many"),
     ("engine/io.py", "send_again", "create"),
+    ("engine/log.py", "_drop", "remove_many"),
 }
 """Made only by who lost a race with another compactor, or whose store lost events: both have their own tests."""
 

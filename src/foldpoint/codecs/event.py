@@ -102,20 +102,28 @@ def unpack_event(seq: int, payload: bytes) -> Event:
         raise Malformed(f"not an event: {error!r}") from error
 
 
-def check_of(event: Event, identity: Callable[[int], bytes]) -> bytes:
-    """What tells later whether an event reads as it was written. Raises Malformed.
+def check_of(event: Event, checks: Callable[[int], bytes]) -> bytes:
+    """What tells later whether an event, and all that it builds upon, reads as it was written. Raises Malformed.
 
-    identity: of the event at a number. A store that loses records may have another there by then than the one that this
+    checks: of the event at a number. A store that loses records may have another there by then than the one that this
     event builds upon.
     """
-    check = crc32(event.payload)
-    for seq in _builds_on(event):
-        check = crc32(identity(seq), check)
+    return check_of_all(builds_on(event), checks, crc32(event.payload))
+
+
+def check_of_all(seqs: Iterable[int], checks: Callable[[int], bytes], before: int = 0) -> bytes:
+    """What tells whether the events at these numbers are still the same ones."""
+    check = before
+    for seq in seqs:
+        check = crc32(checks(seq), check)
     return check.to_bytes(CHECK_BYTES, "big")
 
 
-def _builds_on(event: Event) -> list[int]:
-    """The numbers of the events without which this one cannot be folded: its base, and writes that it refers to."""
+def builds_on(event: Event) -> list[int]:
+    """The numbers of the events without which this one cannot be folded: its base, and writes that it refers to.
+
+    Raises Malformed.
+    """
     try:
         if event.kind == CHECKPOINT:
             changed = _padded(event)[_CHANGED]

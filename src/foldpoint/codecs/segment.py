@@ -1,16 +1,18 @@
 """Runs of events: what segments and snapshots hold before compression.
 
-A segment holds every event of its range. A snapshot holds, for a range that starts at the beginning, self-contained
-events that stand for all of it: the checkpoint with the greatest id, the writes that belong to it, and writes whose
-checkpoint has not arrived. Reading needs no difference between the two.
+A segment holds every event of its range. A snapshot holds self-contained events that stand for everything up to a
+number: the checkpoint with the greatest id, the writes that belong to it, and writes whose checkpoint has not arrived.
+Each has the number of the event that it stands for, and its check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
+from foldpoint.codecs.envelope import CHECK_BYTES
 from foldpoint.codecs.header import pack_id, unpack_id
 from foldpoint.codecs.wire import Malformed, pack, unpack, whole
 
@@ -78,11 +80,28 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Footing:
+    """What a sealed run of events stands on.
+
+    first: the run's first number. numbers: of the events before it that those of the run build upon, ascending. check:
+    of those, see `event.check_of_all`.
+    """
+
+    first: int
+    numbers: tuple[int, ...]
+    check: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
-    """The events of a span that are no fillers, as (seq, payload), ascending."""
+    """The events of a span that are no fillers, as (seq, payload), ascending.
+
+    footings: of each segment of level 1 that it stands for, but for those that stand on nothing.
+    """
 
     span: Span
     events: tuple[tuple[int, bytes], ...]
+    footings: tuple[Footing, ...] = ()
 
 
 def join(segments: Sequence[Segment]) -> Segment:
@@ -90,7 +109,8 @@ def join(segments: Sequence[Segment]) -> Segment:
     oldest = segments[0].span
     late = {checkpoint_id for one in segments for checkpoint_id in one.span.late if checkpoint_id < oldest.before}
     span = replace(oldest, last=segments[-1].span.last, late=tuple(sorted(late)), inputs=len(segments))
-    return Segment(span, tuple(event for one in segments for event in one.events))
+    events = tuple(event for one in segments for event in one.events)
+    return Segment(span, events, tuple(footing for one in segments for footing in one.footings))
 
 
 def encode_span(span: Span) -> bytes:
@@ -105,19 +125,52 @@ def decode_span(data: bytes) -> Span:
         raise Malformed(f"not a span: {error!r}") from error
 
 
+class Told(NamedTuple):
+    """An event of a snapshot. check: of the logged event that it stands for, see `event.check_of`."""
+
+    seq: int
+    payload: bytes
+    check: bytes
+
+
+def encode_snapshot(events: Sequence[Told]) -> bytes:
+    """Of events in ascending order."""
+    gaps = [seq - before for before, seq in pairwise([0, *(event.seq for event in events)])]
+    return pack([gaps, [event.payload for event in events], b"".join(event.check for event in events)])
+
+
+def decode_snapshot(data: bytes) -> list[Told]:
+    """Raises Malformed."""
+    try:
+        gaps, payloads, checks = unpack(data)
+        if type(checks) is not bytes or len(checks) != CHECK_BYTES * len(payloads):
+            raise Malformed("snapshot with other checks than events")
+        if not all(type(payload) is bytes for payload in payloads):
+            raise Malformed("snapshot of something else than events")
+        seqs = accumulate(1 + whole(gap - 1, MAX_SEQ) for gap in gaps)
+        starts = range(0, len(checks), CHECK_BYTES)
+        return [
+            Told(whole(seq, MAX_SEQ), payload, checks[start : start + CHECK_BYTES])
+            for seq, payload, start in zip(seqs, payloads, starts, strict=True)
+        ]
+    except (TypeError, ValueError, LookupError) as error:
+        raise Malformed(f"not a snapshot: {error!r}") from error
+
+
 def encode_segment(segment: Segment) -> bytes:
     gaps, at = [], segment.span.first
     for seq, _ in segment.events:
         gaps.append(seq - at)
         at = seq + 1
     payloads = [payload for _, payload in segment.events]
-    return pack([_pack_span(segment.span), gaps if any(gaps) else None, payloads])
+    footings = [_pack_footing(footing, segment.span.first) for footing in segment.footings]
+    return pack([_pack_span(segment.span), gaps if any(gaps) else None, payloads, footings])
 
 
 def decode_segment(data: bytes) -> Segment:
     """Raises Malformed."""
     try:
-        packed, gaps, payloads = unpack(data)
+        packed, gaps, payloads, footings = unpack(data)
         span = _unpack_span(packed)
         events, at = [], span.first
         for position, payload in enumerate(payloads):
@@ -126,9 +179,22 @@ def decode_segment(data: bytes) -> Segment:
             at += 1
         if at > span.last + 1 or not all(type(payload) is bytes for payload in payloads):
             raise Malformed("segment out of its range")
-        return Segment(span, tuple(events))
+        return Segment(span, tuple(events), tuple(_unpack_footing(footing, span) for footing in footings))
     except (TypeError, ValueError, LookupError) as error:
         raise Malformed(f"not a segment: {error!r}") from error
+
+
+def _pack_footing(footing: Footing, first: int) -> list[Any]:
+    return [footing.first - first, [footing.first - number for number in footing.numbers], footing.check]
+
+
+def _unpack_footing(packed: list[Any], span: Span) -> Footing:
+    after, back, check = packed
+    first = span.first + whole(after, span.last - span.first)
+    numbers = tuple(first - whole(one, first - 1) for one in back)
+    if type(check) is not bytes or len(check) != CHECK_BYTES or first in numbers:
+        raise Malformed("footing that no writer makes")
+    return Footing(first, numbers, check)
 
 
 _DEFAULTS: list[Any] = [None, "", [], 0]

@@ -34,8 +34,8 @@ def clean(log: Log, grace: float) -> int:
             continue
         if head == view.head:
             break
-        if log.swap(head, view.revision):
-            log.view = replace(view, head=head, revision=view.revision + 1)
+        if revision := log.swap(head, view.revision):
+            log.view = replace(view, head=head, revision=revision)
         if grace > 0:
             break
     return removed

@@ -14,7 +14,7 @@ from foldpoint.codecs.head import LEVELS, Head, Level
 from foldpoint.codecs.segment import Segment, encode_segment, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.log import Log
-from foldpoint.errors import CorruptRecord
+from foldpoint.errors import CorruptRecord, StrayRecord
 
 FANOUT = 16
 """So many segments are merged into one of the next level while a thread is in use."""
@@ -24,6 +24,7 @@ MAX_EVENTS = 4096
 MAX_BYTES = 4 << 20
 """A merged segment is closed when its events, uncompressed, reach either: reading one of them reads it whole."""
 _AT_ONCE = 8
+_OTHER = "tells of other events than were to be merged: the store has lost what it was made of"
 _COMPRESSION = {2: 15, 3: 19}
 
 
@@ -66,8 +67,8 @@ def merge(log: Log, *, idle: bool = False) -> int:
             # Another compactor may have merged the same segments, and removed them.
             log.recover(error)
             continue
-        if log.swap(head, view.revision):
-            log.view = replace(view, head=head, revision=view.revision + 1)
+        if revision := log.swap(head, view.revision):
+            log.view = replace(view, head=head, revision=revision)
             done += 1
     return done
 
@@ -78,14 +79,22 @@ def _merge(log: Log, head: Head, step: Merge) -> Head:
     level = head.merged[at]
     key = keys.segment(head.epoch, level.count, step.level)
     record = _written(log, head, key, SEGMENT, lambda: encode_segment(join(_inputs(log, head, step))))
-    span = log.reader.segment(key, record).span
-    _written(log, head, keys.span(head.epoch, level.count, step.level), SPAN, lambda: encode_span(span))
-    inputs = [keys.segment(head.epoch, step.first + index, step.level - 1) for index in range(span.inputs)]
+    segment = log.reader.segment(key, record)
+    count = segment.span.inputs
+    if not 0 < count <= step.end - step.first:
+        raise StrayRecord(key, _OTHER)
+    inputs = [keys.segment(head.epoch, step.first + index, step.level - 1) for index in range(count)]
+    records = log.io.read(inputs)
+    if segment != join([log.reader.segment(*one) for one in zip(inputs, records, strict=True)]):
+        raise StrayRecord(key, _OTHER)
+    span_key, span = keys.span(head.epoch, level.count, step.level), encode_span(segment.span)
+    if log.io.inflate(span_key, _written(log, head, span_key, SPAN, lambda: span), SPAN) != span:
+        raise StrayRecord(span_key, _OTHER)
     level = Level(
         count=level.count + 1,
-        reach=level.reach + span.inputs,
+        reach=level.reach + count,
         size=level.size + len(record or b""),
-        replaced=level.replaced + sum(len(one or b"") for one in log.io.read(inputs)),
+        replaced=level.replaced + sum(len(one or b"") for one in records),
     )
     return replace(head, merged=(*head.merged[:at], level, *head.merged[at + 1 :]))
 

@@ -152,8 +152,8 @@ class _Rewriting:
                 return False
             draft = DeadEpoch(self._writer.head.epoch, Extent(), Extent(), int(now))
             head = replace(view.head, dead=(*_without(view.head, draft.epoch), draft))
-            if self._log.swap(head, view.revision):
-                self._log.view = replace(view, head=head, revision=view.revision + 1)
+            if revision := self._log.swap(head, view.revision):
+                self._log.view = replace(view, head=head, revision=revision)
                 self._writer.live_as(head)
                 self._announced = now
                 return True

@@ -191,8 +191,8 @@ class Engine:
                 for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
                     self.store.extend(batch, ttl=2 * ttl)
                 extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()))
-                if log.swap(extended, view.revision):
-                    view.head, view.revision = extended, view.revision + 1
+                if revision := log.swap(extended, view.revision):
+                    view.head, view.revision = extended, revision
                     return
         raise Conflict(f"thread {head.thread_id!r}: its head kept changing while it was extended; call again")
 

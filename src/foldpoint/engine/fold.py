@@ -16,16 +16,19 @@ from typing import Protocol
 from foldpoint.codecs.event import (
     CHECKPOINT,
     FILLER,
-    WRITES,
     Base,
     Event,
     Folded,
+    builds_on,
+    check_of,
     fold_checkpoint,
     fold_state,
     fold_writes,
+    unpack_event,
 )
 from foldpoint.codecs.model import Stored, Value, Write
-from foldpoint.codecs.wire import Malformed, pack
+from foldpoint.codecs.segment import Told
+from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
 from foldpoint.errors import CorruptRecord
 
@@ -47,7 +50,7 @@ class Earlier(Protocol):
 
     def writes(self, seq: int) -> list[Write]: ...
 
-    def identity(self, seq: int) -> bytes: ...
+    def check(self, seq: int) -> bytes: ...
 
 
 class Nothing:
@@ -71,7 +74,7 @@ class Nothing:
     def writes(self, seq: int) -> list[Write]:
         raise self._missing(seq)
 
-    def identity(self, seq: int) -> bytes:
+    def check(self, seq: int) -> bytes:
         raise self._missing(seq)
 
 
@@ -109,14 +112,15 @@ def merge_writes(logged: Iterable[list[Write]]) -> list[Write]:
 class Slice:
     """Events of a stream and what they fold to. Not thread-safe: its stream's lock guards it.
 
-    `covers`: up to this sequence number the events are a snapshot's, after it they are the log's own. `earlier`: where
-    it asks for what lies before it.
+    `snapshot`: what it begins with. `covers`: up to this sequence number the events are the snapshot's, after it they
+    are the log's own. `earlier`: where it asks for what lies before it.
     `whole_from`: every event about this or a greater checkpoint id is in the slice. `newest`: its greatest number.
     """
 
     def __init__(
-        self, epoch: bytes, snapshot: Iterable[Event] = (), *, covers: int = 0, earlier: Earlier | None = None
+        self, epoch: bytes, snapshot: Iterable[Told] = (), *, covers: int = 0, earlier: Earlier | None = None
     ) -> None:
+        """Raises CorruptRecord."""
         self.epoch = epoch
         self.covers = covers
         self.events: dict[int, Event] = {}
@@ -132,13 +136,24 @@ class Slice:
         self._recent: dict[int, State] = {}
         self._unpacked: list[int] = []
         self._writes: dict[int, list[Write]] = {}
-        for event in snapshot:
-            self.add(event)
+        self._checks: dict[int, bytes] = {}
+        for seq, payload, check in snapshot:
+            self.log(seq, payload, check)
         self.whole_from = self.latest_id
 
-    def add(self, event: Event) -> None:
-        """Take in one more event; in any order, each sequence number once."""
+    def log(self, seq: int, payload: bytes, check: bytes | None = None) -> None:
+        """As `add`, packed. Raises CorruptRecord."""
+        try:
+            event = unpack_event(seq, payload)
+        except Malformed as error:
+            raise self._corrupt(seq, error) from error
+        self.add(event, check)
+
+    def add(self, event: Event, check: bytes | None = None) -> None:
+        """Take in one more event; in any order, each sequence number once. check: its own, where it is known."""
         self.events[event.seq] = event
+        if check is not None:
+            self._checks[event.seq] = check
         self._unpacked.append(event.seq)
         self.newest = max(self.newest, event.seq)
         self.size += len(event.payload)
@@ -165,19 +180,34 @@ class Slice:
             seq = event.base
         return self.folded(seq).header.id
 
-    def identity(self, seq: int) -> bytes:
-        """Whose event stands at `seq`: the checkpoint it is about and, of writes, the task. The same in a snapshot."""
-        event = self.events.get(seq)
-        if event is None:
-            return self.earlier.identity(seq)
-        return pack([self.about(seq), event.fields[3] if event.kind == WRITES else None])
+    def check(self, seq: int) -> bytes:
+        """Of the event at `seq` as it was logged, and of all that it builds upon."""
+        checks, wanted = self._checks, [seq]
+        while wanted:
+            at = wanted[-1]
+            event = self.events.get(at)
+            if event is None and at not in checks:
+                checks[at] = self.earlier.check(at)
+            elif at not in checks:
+                assert event is not None
+                try:
+                    unknown = [one for one in builds_on(event) if one not in checks]
+                    if not unknown:
+                        checks[at] = check_of(event, checks.__getitem__)
+                except Malformed as error:
+                    raise self._corrupt(at, error) from error
+                wanted += unknown
+                continue
+            wanted.pop()
+        return checks[seq]
 
     def until(self, last: int) -> Slice:
         """This slice without the events after `last`, which is not below `covers`."""
         if all(seq <= last for seq in self.events):
             return self
-        start = [event for seq, event in self.events.items() if seq <= self.covers]
-        shorter = Slice(self.epoch, start, covers=self.covers, earlier=self.earlier)
+        start = [seq for seq in self.events if seq <= self.covers]
+        snapshot = [Told(seq, self.events[seq].payload, self.check(seq)) for seq in start]
+        shorter = Slice(self.epoch, snapshot, covers=self.covers, earlier=self.earlier)
         for seq in sorted(seq for seq in self.events if self.covers < seq <= last):
             shorter.add(self.events[seq])
         return shorter

@@ -29,7 +29,7 @@ from foldpoint.engine.records import HeadRecord
 from foldpoint.engine.repair import restore
 from foldpoint.engine.sealing import Sealer
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict, CorruptRecord, LostRecord
+from foldpoint.errors import Conflict, CorruptRecord, LostRecord, StrayRecord
 from foldpoint.settings import Settings
 
 log = logging.getLogger("foldpoint")
@@ -38,6 +38,7 @@ _ATTEMPTS = 64
 _NUMBERS = 1024
 """That others may take before a writer gives up. Each is one of their puts done: in a crowd, 64 in a row do happen."""
 _GIVE_WAY = 0.05  # seconds
+_STRIDE = 1 << 16
 _SUSPICIOUS = 1.0
 """Seconds; a put that took longer may have outlived a crash of the store."""
 _CONTEXT_EVENTS = 16
@@ -68,11 +69,15 @@ class Log:
         self.view: View | None = None
         self._restores: Counter[bytes] = Counter()
 
-    def swap(self, head: Head, revision: int | None) -> bool:
-        """Store `head` over the one of `revision` (None: over none); True if that was the stored one. Durable."""
+    def swap(self, head: Head, revision: int | None) -> int | None:
+        """Store `head` over the one of `revision` (None: over none). Durable. Its revision; None if another is stored.
+
+        A crash may bring older heads back. So no two ever have one revision: an old swap still under way must fail.
+        """
         value = seal(self.key, HEAD, 0, encode_head(head))
-        record = HeadRecord(self.key, keys.text(self.thread_id), (revision or 0) + 1, value)
-        return self.io.store.swap(record, expected=revision, ttl=head.expires_in(self.clock.now()))
+        record = HeadRecord(self.key, keys.text(self.thread_id), (revision or 0) + random.randint(1, _STRIDE), value)
+        stored = self.io.store.swap(record, expected=revision, ttl=head.expires_in(self.clock.now()))
+        return record.revision if stored else None
 
     # -- the view ------------------------------------------------------------------------------------------------------
 
@@ -104,11 +109,28 @@ class Log:
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
 
     def recover(self, error: CorruptRecord) -> None:
-        """Returns where reading again may succeed: the head is another by now than the view's, or names a record that
-        the store had lost and that has been restored. Raises CorruptRecord where it may not.
+        """Returns where trying again may succeed: the head is another by now than the view's, names a record that the
+        store had lost and that has been restored, or a stray one is gone. Raises CorruptRecord where it may not.
         """
-        if self.view is not None and not self._has_moved(self.view.revision):
-            self._restore(self.view.head, error)
+        if self.view is None:
+            raise error  # from a load, which has tried all there is
+        if self._has_moved(self.view.revision):
+            return
+        if isinstance(error, StrayRecord) and not self.io.store.capabilities.ordered:
+            self._drop(self.view, error.key)
+            return
+        self._restore(self.view.head, error)
+
+    def _drop(self, view: View, key: bytes) -> None:
+        """Remove a record that no head names, if none can come to: the head moves, so a swap still under way fails.
+
+        Hazard: another process may have removed it, and written what belongs there; then that is restored.
+        """
+        if self.swap(view.head, view.revision):
+            parts = self.io.parts_of([key])
+            self.io.store.remove_many([key])
+            self.io.store.remove_many(parts)
+            log.warning("thread %r: removed %s: %s", self.thread_id, keys.words(key), key.hex())
 
     def _put_again(self, head: Head) -> bool:
         """Put what this process has put lately and the store has lost; whether that was anything."""
@@ -192,13 +214,14 @@ class Log:
                 continue
             try:
                 payload = encode(seq, view.slice)
+                event = unpack_event(seq, payload)
+                check = check_of(event, view.slice.check)
             except CorruptRecord as error:
                 # What it is based on may have been moved with its epoch.
                 self.recover(error)
                 self.view = None
                 continue
-            event = unpack_event(seq, payload)
-            if not self._create(view, event):
+            if not self._create(view, event, check):
                 continue
             if not self._is_fresh(view):
                 late = self._recheck(view, seq, payload)
@@ -206,7 +229,7 @@ class Log:
                     continue
                 view = late
             if seq > view.last:
-                view.slice.add(event)
+                view.slice.add(event, check)
                 view.last = seq
             if self.clock.monotonic() - began > _SUSPICIOUS:
                 self._put_again(view.head)
@@ -232,19 +255,19 @@ class Log:
         if tombstone is not None:
             # Its epoch was never used; what it has still to remove stays known.
             head = replace(head, epoch=tombstone.head.epoch, dead=tombstone.head.dead)
-        revision = tombstone.revision if tombstone else None
-        if not self.swap(head, revision):
+        revision = self.swap(head, tombstone.revision if tombstone else None)
+        if revision is None:
             self.view = None
             return None
-        self.view = View(head, (revision or 0) + 1, read_at, Slice(head.epoch), 0)
+        self.view = View(head, revision, read_at, Slice(head.epoch), 0)
         return self.view
 
-    def _create(self, view: View, event: Event) -> bool:
+    def _create(self, view: View, event: Event, check: bytes) -> bool:
         """Whether the event stands at its number then."""
         depth, context = _recent(view, event.seq)
         codec, body = deflate(event.payload, self.settings.compression_level, context)
         key = keys.event(view.head.epoch, event.seq)
-        content = event_content(depth, check_of(event, view.slice.identity), body)
+        content = event_content(depth, check, body)
         record = self.io.seal(key, EVENT, codec, content)
         if self.io.create(key, record, view.head.record_ttl):
             self.metrics.add(bytes_logged=len(record))
@@ -315,8 +338,8 @@ class Log:
             except CorruptRecord as error:
                 self.recover(error)
                 continue
-            if self.swap(sealed.head, view.revision):
-                self.view = replace(sealed, revision=view.revision + 1)
+            if revision := self.swap(sealed.head, view.revision):
+                self.view = replace(sealed, revision=revision)
                 self.metrics.add(seals=1)
                 return True
             self._discard_snapshot(sealed.head, view.head)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, SPAN, Unsupported, context_of, open_record
-from foldpoint.codecs.event import FILLER_PAYLOAD, Event, Folded, check_of, unpack_event
+from foldpoint.codecs.event import FILLER_PAYLOAD, Event, Folded, check_of, check_of_all, unpack_event
 from foldpoint.codecs.head import Head, decode_head
 from foldpoint.codecs.model import Stored, Write
-from foldpoint.codecs.segment import Segment, SnapshotRef, Span, decode_segment, decode_span
+from foldpoint.codecs.segment import Segment, SnapshotRef, Span, Told, decode_segment, decode_snapshot, decode_span
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Earlier, Nothing, Slice
@@ -23,6 +23,7 @@ _READ_AHEAD = 8
 _UNMERGED_AT_ONCE = 64
 _SPANS_AT_ONCE = 4096
 """At most so many segments of level 1, and spans, are read at once to find an id."""
+_ELSEWHERE = "builds upon events that the store has lost, and holds others in their place"
 _MOST_SINCE_SNAPSHOT = 1 << 16
 """Far more segments than any head names without a snapshot: all of them are read at once."""
 
@@ -200,15 +201,18 @@ class Reader:
     ) -> Slice:
         if ref is None:
             return Slice(layout.epoch)
-        events = [_event(layout.epoch, *event) for event in self._open_snapshot(layout.epoch, ref, parts).events]
-        return Slice(layout.epoch, events, covers=ref.covers, earlier=Before(self, layout, end, ref.covers, last))
+        told = self._open_snapshot(layout.epoch, ref, parts)
+        return Slice(layout.epoch, told, covers=ref.covers, earlier=Before(self, layout, end, ref.covers, last))
 
-    def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> Segment:
+    def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> list[Told]:
         part_keys = keys.snapshot_parts(epoch, ref)
         record = b""
         for key, part in zip(part_keys, parts, strict=True):
             record += self.io.part(key, part)
-        return self._decoded(part_keys[0], self.io.inflate(part_keys[0], record, SNAPSHOT))
+        try:
+            return decode_snapshot(self.io.inflate(part_keys[0], record, SNAPSHOT))
+        except Malformed as error:
+            raise CorruptRecord(part_keys[0], str(error)) from error
 
     def payloads(self, key: bytes, record: bytes | None) -> dict[int, bytes]:
         """The payloads of a segment by sequence number, fillers included; none if the record is not there."""
@@ -219,11 +223,8 @@ class Reader:
         return {**dict.fromkeys(numbers, FILLER_PAYLOAD), **dict(segment.events)}
 
     def segment(self, key: bytes, record: bytes | None) -> Segment:
-        return self._decoded(key, self.io.inflate(key, record, SEGMENT))
-
-    def _decoded(self, key: bytes, payload: bytes) -> Segment:
         try:
-            return decode_segment(payload)
+            return decode_segment(self.io.inflate(key, record, SEGMENT))
         except Malformed as error:
             raise CorruptRecord(key, str(error)) from error
 
@@ -248,10 +249,10 @@ class Reader:
         """Take the events of `records` into the slice, ascending: each is compressed against those before it."""
         for seq, record in sorted(records.items()):
             if record is not None:
-                slice_.add(self.open_event(slice_, seq, record))
+                slice_.add(*self._open_event(slice_, seq, record))
 
-    def open_event(self, slice_: Slice, seq: int, record: bytes) -> Event:
-        """The event in a record, which the slice need not hold, but what it builds on."""
+    def _open_event(self, slice_: Slice, seq: int, record: bytes) -> tuple[Event, bytes]:
+        """The event in a record, and its check. The slice holds what it builds upon."""
         key = keys.event(slice_.epoch, seq)
         if not record:
             raise CorruptRecord(key, "empty, although it is in no segment")
@@ -260,11 +261,12 @@ class Reader:
             depth, at = opened.depth()
             context = context_of(seq, depth, slice_.payload)
             event = unpack_event(seq, opened.inflate(context, at))
-            if check_of(event, slice_.identity) == opened.check(at):
-                return event
+            check = check_of(event, slice_.check)
         except Malformed as error:
             raise CorruptRecord(key, str(error)) from error
-        raise CorruptRecord(key, "builds upon events that the store has lost, and holds others in their place")
+        if check != opened.check(at):
+            raise CorruptRecord(key, _ELSEWHERE)
+        return event, check
 
 
 class Before:
@@ -317,24 +319,20 @@ class Before:
     def writes(self, seq: int) -> list[Write]:
         return self._before(seq).writes(seq)
 
-    def identity(self, seq: int) -> bytes:
-        return self._before(seq).identity(seq)
+    def check(self, seq: int) -> bytes:
+        return self._before(seq).check(seq)
 
 
 def add_segment(slice_: Slice, segment: Segment, last: int | None = None) -> None:
     """Take those of a segment's events, and of its fillers, into a slice that it does not hold and that it follows.
 
-    `last`: none after this number.
+    `last`: none after this number. Raises CorruptRecord where it was sealed on other events than the slice's.
     """
     payloads = dict(segment.events)
     first = max(segment.span.first, slice_.covers + 1)
     end = segment.span.last if last is None else min(last, segment.span.last)
     for seq in (seq for seq in range(first, end + 1) if seq not in slice_.events):
-        slice_.add(_event(slice_.epoch, seq, payloads.get(seq, FILLER_PAYLOAD)))
-
-
-def _event(epoch: bytes, seq: int, payload: bytes) -> Event:
-    try:
-        return unpack_event(seq, payload)
-    except Malformed as error:
-        raise CorruptRecord(keys.event(epoch, seq), str(error)) from error
+        slice_.log(seq, payloads.get(seq, FILLER_PAYLOAD))
+    for footing in segment.footings:
+        if first <= footing.first <= end and check_of_all(footing.numbers, slice_.check) != footing.check:
+            raise CorruptRecord(keys.event(slice_.epoch, footing.first), _ELSEWHERE)

@@ -14,13 +14,13 @@ from itertools import pairwise
 
 from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, SPAN, deflate
 from foldpoint.codecs.head import Head
-from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment, encode_span, join
+from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment, encode_snapshot, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 from foldpoint.engine.sealing import segment_of
-from foldpoint.engine.snapshot import encode_snapshot, snapshot_events
+from foldpoint.engine.snapshot import snapshot_events
 from foldpoint.errors import CorruptRecord, LostRecord
 
 _LEVEL = 19

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, deflate
-from foldpoint.codecs.event import CHECKPOINT, FILLER_PAYLOAD, unpack_event
+from foldpoint.codecs.event import CHECKPOINT, FILLER_PAYLOAD, builds_on, check_of_all
 from foldpoint.codecs.head import Head
-from foldpoint.codecs.segment import Segment, SnapshotRef, Span, encode_segment
+from foldpoint.codecs.segment import Footing, Segment, SnapshotRef, Span, Told, encode_segment, encode_snapshot
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.reading import Reader, add_segment
-from foldpoint.engine.snapshot import SnapshotEvents, encode_snapshot, snapshot_events
+from foldpoint.engine.snapshot import snapshot_events
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict, CorruptRecord
+from foldpoint.errors import Conflict, StrayRecord
 from foldpoint.settings import Settings
 
 MAX_SEGMENTS = 16
@@ -72,7 +73,7 @@ class Sealer:
         return adopted, len(found or b"")
 
     def _vouch(self, view: View, key: bytes, segment: Segment, before: str) -> None:
-        """Raise CorruptRecord unless the log holds what the segment of another sealer does.
+        """Raise StrayRecord unless the log holds what the segment of another sealer does.
 
         A crash may take the newest heads, segments and events, and leave a segment that was made after those.
         """
@@ -81,7 +82,7 @@ class Sealer:
         payloads, events = dict(segment.events), view.slice.events
         same = all(events[seq].payload == payloads.get(seq, FILLER_PAYLOAD) for seq in numbers if seq in events)
         if not same or (segment.span.first, segment.span.before) != (numbers.start, before):
-            raise CorruptRecord(key, "holds other events than the log: the store has lost what it was made of")
+            raise StrayRecord(key, "holds other events than the log: the store has lost what it was made of")
 
     def _snapshot_due(self, head: Head) -> bool:
         """Whether the log since the last snapshot weighs enough; without one, more than what it would take to read."""
@@ -113,11 +114,10 @@ class Sealer:
                 return replace(head, kept=ref, kept_logged=0) if kept else head
         raise Conflict(f"thread {head.thread_id!r}: {_ATTEMPTS} snapshot numbers were taken by others; call again")
 
-    def _restart(self, old: Slice, head: Head, snapshot: SnapshotEvents) -> Slice:
+    def _restart(self, old: Slice, head: Head, snapshot: list[Told]) -> Slice:
         """The slice that begins with the snapshot just written, keeping the states that are known."""
         assert head.snapshot is not None
-        start = [unpack_event(seq, payload) for seq, payload in snapshot]
-        slice_ = Slice(old.epoch, start, covers=head.sealed, earlier=self.reader.earlier(head))
+        slice_ = Slice(old.epoch, snapshot, covers=head.sealed, earlier=self.reader.earlier(head))
         for seq in slice_.checkpoints.values():
             slice_.put_state(seq, old.state(seq))
         for seq in sorted(seq for seq in old.events if seq > head.sealed):
@@ -129,7 +129,14 @@ def segment_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) 
     """The segment of `first`..`last`, all of which the slice holds."""
     payloads = ((seq, slice_.events[seq].payload) for seq in range(first, last + 1))
     events = tuple((seq, payload) for seq, payload in payloads if payload != FILLER_PAYLOAD)
-    return Segment(span_of(slice_, first, last, start), events)
+    return Segment(span_of(slice_, first, last, start), events, tuple(_footings(slice_, first, last)))
+
+
+def _footings(slice_: Slice, first: int, last: int) -> Iterator[Footing]:
+    numbers = {one for seq in range(first, last + 1) for one in builds_on(slice_.events[seq]) if one < first}
+    if numbers:
+        ascending = tuple(sorted(numbers))
+        yield Footing(first, ascending, check_of_all(ascending, slice_.check))
 
 
 def span_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Span:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from foldpoint.codecs.event import Base, encode_checkpoint, encode_writes
 from foldpoint.codecs.model import Checkpoint
-from foldpoint.codecs.segment import Segment, Span, encode_segment
+from foldpoint.codecs.segment import Told
 from foldpoint.engine.fold import Slice
 
-SnapshotEvents = list[tuple[int, bytes]]
 
-
-def snapshot_events(slice_: Slice, covers: int) -> SnapshotEvents:
+def snapshot_events(slice_: Slice, covers: int) -> list[Told]:
     """The latest checkpoint up to `covers`, its writes, and writes above it that still wait for their checkpoint.
 
     Each keeps its sequence number, so that later events can go on naming it. Ascending.
     """
     whole = slice_.until(covers)
-    events = []
+    events: list[tuple[int, bytes]] = []
     base = None
     latest = whole.latest()
     if latest is not None:
@@ -27,16 +25,11 @@ def snapshot_events(slice_: Slice, covers: int) -> SnapshotEvents:
         events += _writes_events(whole, folded.header.id, base)
     for checkpoint_id in whole.orphans():
         events += _writes_events(whole, checkpoint_id, None)
-    return sorted(events)
+    return [Told(seq, payload, whole.check(seq)) for seq, payload in sorted(events)]
 
 
-def encode_snapshot(events: SnapshotEvents) -> bytes:
-    last = max((seq for seq, _ in events), default=1)
-    return encode_segment(Segment(Span(1, last), tuple(events)))
-
-
-def _writes_events(slice_: Slice, checkpoint_id: str, base: Base | None) -> SnapshotEvents:
-    events: SnapshotEvents = []
+def _writes_events(slice_: Slice, checkpoint_id: str, base: Base | None) -> list[tuple[int, bytes]]:
+    events: list[tuple[int, bytes]] = []
     logged = slice_.writes_events(checkpoint_id)
     for at, (seq, writes) in enumerate(logged):
         known = None
