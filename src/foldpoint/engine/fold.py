@@ -184,22 +184,23 @@ class Slice:
         """Of the event at `seq` as it was logged, and of all that it builds upon."""
         checks, wanted = self._checks, [seq]
         while wanted:
-            at = wanted[-1]
-            event = self.events.get(at)
-            if event is None and at not in checks:
-                checks[at] = self.earlier.check(at)
-            elif at not in checks:
-                assert event is not None
-                try:
-                    unknown = [one for one in builds_on(event) if one not in checks]
-                    if not unknown:
-                        checks[at] = check_of(event, checks.__getitem__)
-                except Malformed as error:
-                    raise self._corrupt(at, error) from error
-                wanted += unknown
+            at = wanted.pop()
+            if at in checks:
                 continue
-            wanted.pop()
+            event = self.events.get(at)
+            if event is None:
+                checks[at] = self.earlier.check(at)
+            elif unknown := [one for one in self._builds_on(event) if one not in checks]:
+                wanted += [at, *unknown]
+            else:
+                checks[at] = check_of(event, checks.__getitem__)
         return checks[seq]
+
+    def _builds_on(self, event: Event) -> list[int]:
+        try:
+            return builds_on(event)
+        except Malformed as error:
+            raise self._corrupt(event.seq, error) from error
 
     def until(self, last: int) -> Slice:
         """This slice without the events after `last`, which is not below `covers`."""
