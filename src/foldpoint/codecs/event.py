@@ -108,12 +108,12 @@ def check_of(event: Event, checks: Callable[[int], bytes]) -> bytes:
     checks: of the event at a number. A store that loses records may have another there by then than the one that this
     event builds upon.
     """
-    return check_of_all(builds_on(event), checks, crc32(event.payload))
+    return check_of_all(builds_on(event), checks, event.payload)
 
 
-def check_of_all(seqs: Iterable[int], checks: Callable[[int], bytes], before: int = 0) -> bytes:
-    """What tells whether the events at these numbers are still the same ones."""
-    check = before
+def check_of_all(seqs: Iterable[int], checks: Callable[[int], bytes], payload: bytes = b"") -> bytes:
+    """What tells whether the events at these numbers are still the same ones, and a payload that builds upon them."""
+    check = crc32(payload)
     for seq in seqs:
         check = crc32(checks(seq), check)
     return check.to_bytes(CHECK_BYTES, "big")
@@ -124,12 +124,13 @@ def builds_on(event: Event) -> list[int]:
 
     Raises Malformed.
     """
+    fields = event.fields
     try:
         if event.kind == CHECKPOINT:
-            changed = _padded(event)[_CHANGED]
-            references = [deltas.references_of(delta) for delta in (changed or {}).values()]
+            changed = fields[_CHANGED] if len(fields) > _CHANGED else None
+            references = [delta[5] for delta in changed.values() if len(delta) > 5] if changed else []
         else:
-            references = [entry[4] for entry in event.fields[5] if len(entry) > 4] if event.kind == WRITES else []
+            references = [entry[4] for entry in fields[5] if len(entry) > 4] if event.kind == WRITES else []
         back = [event.seq + one for some in references for one in some or () if type(one) is int and one < 0]
     except (TypeError, IndexError, AttributeError) as error:
         raise Malformed(f"not an event: {error!r}") from error

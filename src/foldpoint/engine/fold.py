@@ -20,7 +20,7 @@ from foldpoint.codecs.event import (
     Event,
     Folded,
     builds_on,
-    check_of,
+    check_of_all,
     fold_checkpoint,
     fold_state,
     fold_writes,
@@ -190,10 +190,12 @@ class Slice:
             event = self.events.get(at)
             if event is None:
                 checks[at] = self.earlier.check(at)
-            elif unknown := [one for one in self._builds_on(event) if one not in checks]:
+                continue
+            below = self._builds_on(event)
+            if unknown := [one for one in below if one not in checks]:
                 wanted += [at, *unknown]
             else:
-                checks[at] = check_of(event, checks.__getitem__)
+                checks[at] = check_of_all(below, checks.__getitem__, event.payload)
         return checks[seq]
 
     def _builds_on(self, event: Event) -> list[int]:
