@@ -11,7 +11,7 @@ filtering touch no value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
@@ -70,7 +70,7 @@ class Event:
 
     def packed(self) -> Event:
         """The same event, in half the memory: its fields are unpacked again where they are asked for."""
-        return replace(self, unpacked=None)
+        return Event(self.seq, self.kind, self.base, self.checkpoint_id, self.payload, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
+
+# Where the system has it, the clock that goes on while the machine sleeps: knowledge ages then too.
+_elapsed = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 
 
 class Clock(Protocol):
@@ -26,8 +30,3 @@ class SystemClock:
 
     def now(self) -> float:
         return self.started + _elapsed()
-
-
-def _elapsed() -> float:
-    # Where the system has it, the clock that goes on while the machine sleeps: knowledge ages then too.
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
