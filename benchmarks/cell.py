@@ -42,7 +42,8 @@ class Run:
 
     def one_by_one(self) -> dict[str, Any]:
         """Input after input."""
-        samples = []
+        samples: list[dict[str, Any]] = []
+        reads: list[Call] = []
         with self.contender.open(self.place) as saver:
             self.meter.watch(saver)
             graph = self.job.build(saver)
@@ -55,8 +56,11 @@ class Run:
                     self._forget()
                 if number == last:
                     peak = peak_memory()
+                if any(mark - self.job.phases < number < mark for mark in (*self.job.marks, last)):
+                    reads.append(self._resume(saver, number))
                 if number == last or number in self.job.marks:
-                    samples.append(self._sample(saver, number))
+                    samples.append(self._sample(saver, number, reads))
+                    reads.clear()
             return self._figures(saver, peak, at_start, samples)
 
     def at_once(self) -> dict[str, Any]:
@@ -138,11 +142,12 @@ class Run:
             "put_writes": costs(writes),
         }
 
-    def _sample(self, saver: Saver, number: int) -> dict[str, Any]:
-        """Figures at this point of the run, taken while its clock stands still."""
+    def _sample(self, saver: Saver, number: int, reads: list[Call]) -> dict[str, Any]:
+        """Figures at this point of the run, taken while its clock stands still. reads: right before it."""
         calls = self._calls()
-        latest = [self._resume(saver, number) for _ in range(REPEATS)]
-        resumes = [self._resume_cold(number) for _ in range(REPEATS)] if self._opens_anew else latest
+        again = [self._resume(saver, number) for _ in range(REPEATS)]
+        latest = reads or again
+        resumes = [self._resume_cold(number) for _ in range(REPEATS)] if self._opens_anew else again
         found = saver.get_tuple(thread(self._thread(number)))
         assert found is not None
         values = found.checkpoint["channel_values"]

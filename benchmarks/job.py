@@ -45,6 +45,8 @@ class Job:
     inputs: the graph is invoked with each in turn, all on one thread; with `fresh` each on a thread of its own.
     warmup: how many of the inputs come before the clock starts.
     marks: after how many inputs figures are taken, besides the last.
+    phases: the latest is read after each of so many inputs up to a mark; 1: after the mark alone. What it costs depends
+    on where a log was sealed last.
     at_once: on how many threads all inputs are run at the same time.
     asynchronous: through `ainvoke`, on one event loop.
     delta: the channels that resume has to rebuild from the history.
@@ -55,6 +57,7 @@ class Job:
     fresh: bool = False
     warmup: int = 0
     marks: Sequence[int] = field(default=())
+    phases: int = 1
     at_once: int = 1
     asynchronous: bool = False
     delta: Sequence[str] = field(default=())

@@ -17,6 +17,8 @@ from benchmarks.job import Case, Job
 from benchmarks.text import sentence
 
 LARGE = 20 * 10**6
+WINDOW = 64
+"""As Foldpoint seals."""
 
 
 class Puts:
@@ -76,7 +78,7 @@ def long(case: Case) -> Job:
     first, last = case.pick((1_000, 100_000), (100, 1_000))
     notes = [sentence(random.Random(number)) for number in range(64)]
     states = _States(notes, last)
-    return Job(build=Puts, inputs=states, marks=(first,))
+    return Job(build=Puts, inputs=states, marks=(first,), phases=WINDOW)
 
 
 class _States(Sequence[Any]):
