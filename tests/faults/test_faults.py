@@ -85,7 +85,7 @@ def chosen(places: list[Place]) -> list[int]:
     return sorted({at for found in by_place.values() for at in (found[0], found[-1])})
 
 
-ELSEWHERE = ("memory", "sqlite", "aerospike", "overlay", "sweep", "verify", "job", "schedule")
+ELSEWHERE = ("memory", "sqlite", "aerospike", "overlay", "sweep", "verify", "quarantine", "job", "schedule")
 """The stores themselves and what stands before them; and what has tests of its own."""
 
 LOST_RACES = {

@@ -8,7 +8,9 @@ from dataclasses import asdict
 import click
 
 from foldpoint.cli.opening import json_option, open_engine, url_option
-from foldpoint.cli.output import print_rows
+from foldpoint.cli.output import print_rows, printable
+from foldpoint.compaction.archives import Archives
+from foldpoint.compaction.quarantine import require_another
 from foldpoint.compaction.verify import Verified, verify
 
 EXAMPLES = """
@@ -16,6 +18,7 @@ EXAMPLES = """
 Examples:
   foldpoint verify --url sqlite:///agents.db
   foldpoint verify --thread user-17 --repair
+  foldpoint verify --thread user-17 --repair --quarantine sqlite:///lost.db
   foldpoint verify --json | jq 'select(.findings != [])'
 """
 
@@ -24,23 +27,42 @@ Examples:
 @url_option
 @click.option("--thread", metavar="T", help="Only the thread with the id T.")
 @click.option("--repair", is_flag=True, help="Write again what can be told exactly from other records.")
+@click.option(
+    "--quarantine",
+    metavar="URL",
+    help="With --repair: copy what cannot be repaired, as it lies, to another store, which is made if it is not there. "
+    "The thread goes on from every checkpoint that can be read exactly.",
+)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, url: str | None, thread: str | None, repair: bool, as_json: bool) -> None:
+def command(
+    ctx: click.Context, url: str | None, thread: str | None, repair: bool, quarantine: str | None, as_json: bool
+) -> None:
     """Check every checksum, every fold and every invariant of each thread.
 
     Safe beside live writers. Findings name the invariant by its number in docs/DESIGN.md, and the record by its key.
-    The exit code is 2 if anything is found that was not repaired.
+    The exit code is 2 if anything is found that was not repaired, and not put into quarantine.
+
+    Bring back servers that are down, and have a backup at hand, before you use --quarantine: what a thread has gone on
+    without is not taken in again. `foldpoint verify --url` on the quarantine tells what is wrong there.
     """
+    if quarantine is not None and not repair:
+        raise click.UsageError("--quarantine takes what cannot be repaired: give --repair too.")
     checked: list[Verified] = []
-    with open_engine(url) as engine:
-        found = _seen(verify(engine, thread, repair=repair), checked)
+    with open_engine(url) as engine, Archives(engine) as stores:
+        into = None
+        if quarantine is not None:
+            into = stores.open(quarantine).store
+            require_another(engine.store, into)
+        found = _seen(verify(engine, thread, repair=repair, into=into), checked)
         if as_json:
-            print_rows(map(asdict, found), as_json=True, nothing="")
+            print_rows(map(asdict, found), as_json=True)
         else:
             rows = [asdict(finding) for verified in found for finding in verified.findings]
             streams = "1 stream" if len(checked) == 1 else f"{len(checked):,} streams"
             print_rows(rows, as_json=False, nothing=f"Checked {streams}, found nothing.")
+            for verified in checked:
+                _say(verified)
     ctx.exit(0 if all(verified.sound for verified in checked) else 2)
 
 
@@ -48,3 +70,23 @@ def _seen(found: Iterator[Verified], checked: list[Verified]) -> Iterator[Verifi
     for verified in found:
         checked.append(verified)
         yield verified
+
+
+def _say(verified: Verified) -> None:
+    """What became of a stream that could not be repaired."""
+    done = verified.quarantine
+    if done is None:
+        return
+    stream = f"thread {verified.thread_id!r}, namespace {verified.namespace!r}"
+    if done.refused:
+        click.echo(f"{stream} stays as it is: {done.refused}", err=True)
+        return
+    click.echo(f"{stream} goes on with {done.checkpoints:,} checkpoints; its records are in the quarantine.")
+    numbers = ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in done.unread)
+    for words, told in (
+        ("Only there are the checkpoints", ", ".join(done.left_out)),
+        ("Pending writes are left out of", ", ".join(done.without_writes)),
+        ("More may have been lost with the numbers", numbers),
+    ):
+        if told:
+            click.echo(f"  {words}: {printable(told)}")

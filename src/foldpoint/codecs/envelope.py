@@ -117,6 +117,11 @@ def open_record(
     return Opened(kind, codec, content)
 
 
+def is_intact(key: bytes, record: bytes) -> bool:
+    """Whether the checksum holds, whatever the record says."""
+    return len(record) >= _PREFIX and record[2:_PREFIX] == _checksum(key, record[:2], record[_PREFIX:])
+
+
 def is_encrypted(record: bytes) -> bool:
     return len(record) >= _PREFIX and bool(record[1] & _ENCRYPTED)
 

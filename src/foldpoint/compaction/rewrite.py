@@ -71,7 +71,7 @@ def delete(log: Log, *, unchanged: tuple[bytes, int] | None = None) -> bool:
     def tombstone(view: View) -> Head | None:
         if unchanged and (unchanged[0] != view.head.epoch or any(_since(log, view, unchanged[1]))):
             return None
-        return replace(_instead(log, view, _new_head(log)), deleted=True)
+        return replace(instead(log, view.head, new_head(log)), deleted=True)
 
     return _leave(log, tombstone)
 
@@ -95,13 +95,13 @@ def _leave(log: Log, head_of: Callable[[View], Head | None], prepare: Callable[[
             continue
         if head is None:
             return False
-        if log.swap(head, view.revision) or _was_swapped(log, head.epoch):
+        if log.swap(head, view.revision) or was_swapped(log, head.epoch):
             log.view = None
             return True
     raise Conflict(f"thread {log.thread_id!r}: its head kept changing while its history was rewritten; call again")
 
 
-def _was_swapped(log: Log, epoch: bytes) -> bool:
+def was_swapped(log: Log, epoch: bytes) -> bool:
     """Whether a head of this epoch was stored although the swap said no: the answer was lost and others went on."""
     record = log.io.store.get_head(log.key)
     if record is None:
@@ -110,17 +110,23 @@ def _was_swapped(log: Log, epoch: bytes) -> bool:
     return epoch in (head.epoch, *(dead.epoch for dead in head.dead if dead.extent != Extent()))
 
 
-def _new_head(log: Log) -> Head:
+def new_head(log: Log) -> Head:
     """The head of a new epoch, without events."""
     return Head(log.thread_id, log.namespace, keys.new_epoch(), log.settings.window)
 
 
-def _instead(log: Log, view: View, head: Head) -> Head:
-    """A new epoch's head in place of the view's, whose epoch is fenced."""
-    extent = replace(view.head.extent, sealed=view.head.slots[-1])
-    left = DeadEpoch(view.head.epoch, view.head.cleaned, extent, int(log.clock.now()))
-    dead = (*_without(view.head, head.epoch), left)
-    return replace(head, dead=dead, ttl=view.head.ttl, extended_at=view.head.extended_at)
+def with_draft(log: Log, head: Head, epoch: bytes) -> Head:
+    """The head that names a new epoch, as one without records, before anything is written there."""
+    draft = DeadEpoch(epoch, Extent(), Extent(), int(log.clock.now()))
+    return replace(head, dead=(*_without(head, epoch), draft))
+
+
+def instead(log: Log, fenced: Head, head: Head) -> Head:
+    """A new epoch's head in place of one whose epoch is fenced."""
+    extent = replace(fenced.extent, sealed=fenced.slots[-1])
+    left = DeadEpoch(fenced.epoch, fenced.cleaned, extent, int(log.clock.now()))
+    dead = (*_without(fenced, head.epoch), left)
+    return replace(head, dead=dead, ttl=fenced.ttl, extended_at=fenced.extended_at)
 
 
 def _without(head: Head, epoch: bytes) -> tuple[DeadEpoch, ...]:
@@ -138,7 +144,7 @@ class _Rewriting:
         """What was copied, ascending: from which id on it was read as of which number."""
         self._added: dict[str, int] = {}
         """The same of checkpoints that were added since the choice."""
-        self._writer = _EpochWriter(log, _new_head(log))
+        self._writer = EpochWriter(log, new_head(log))
         self._announced: float | None = None
 
     def announce(self) -> bool:
@@ -150,8 +156,7 @@ class _Rewriting:
             view, now = self._log.load(), self._log.clock.now()
             if view is None or not self._goes_on(view):
                 return False
-            draft = DeadEpoch(self._writer.head.epoch, Extent(), Extent(), int(now))
-            head = replace(view.head, dead=(*_without(view.head, draft.epoch), draft))
+            head = with_draft(self._log, view.head, self._writer.head.epoch)
             if revision := self._log.swap(head, view.revision):
                 self._log.view = replace(view, head=head, revision=revision)
                 self._writer.live_as(head)
@@ -196,7 +201,7 @@ class _Rewriting:
         if not self._goes_on(view):
             return None
         self.carry_over(view)
-        head = _instead(self._log, view, self._writer.finish())
+        head = instead(self._log, view.head, self._writer.finish())
         if head.ttl is not None:
             for batch in self._keys():
                 self._log.io.store.extend(batch, ttl=head.record_ttl)
@@ -272,11 +277,14 @@ def _carried(history: History, entry: Entry) -> dict[str, Carried]:
     other, and that the checkpoint does not store; but for those that are known to trigger nodes. A checkpoint without
     any version, made by hand, takes along whatever an ancestor names.
     """
-    header = entry.folded.header
-    wanted = set(header.channel_versions) or _named_by_ancestors(history, entry)
-    own = {"__start__", "__pregel_tasks", *(f"branch:to:{node}" for node in header.versions_seen)}
-    found = channel_history(history, entry, sorted(wanted - entry.names() - own))
+    wanted = set(entry.folded.header.channel_versions) or _named_by_ancestors(history, entry)
+    found = channel_history(history, entry, sorted(wanted - entry.names() - never_asked_for(entry)))
     return {channel: kept for channel, kept in found.items() if kept.seed is not None or kept.writes}
+
+
+def never_asked_for(entry: Entry) -> set[str]:
+    """Channels of LangGraph's own, and those that trigger nodes: no DeltaChannel is called so."""
+    return {"__start__", "__pregel_tasks", *(f"branch:to:{node}" for node in entry.folded.header.versions_seen)}
 
 
 def _named_by_ancestors(history: History, entry: Entry) -> set[str]:
@@ -287,7 +295,7 @@ def _named_by_ancestors(history: History, entry: Entry) -> set[str]:
     return named
 
 
-class _EpochWriter:
+class EpochWriter:
     """Writes events into an epoch that nobody sees yet: straight into segments and snapshots. Holds the last ones."""
 
     def __init__(self, log: Log, head: Head) -> None:

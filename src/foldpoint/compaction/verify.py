@@ -7,13 +7,14 @@ a snapshot from the log that it stands for. What cannot be told from something e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from foldpoint.codecs.envelope import EVENT, SEGMENT
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Value, Write
 from foldpoint.codecs.segment import SnapshotRef, Span
+from foldpoint.compaction.quarantine import Quarantined, quarantine
 from foldpoint.engine import keys
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Slice
@@ -21,6 +22,7 @@ from foldpoint.engine.inventory import event_keys
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.log import Log
 from foldpoint.engine.reading import read_head
+from foldpoint.engine.records import RecordStore
 from foldpoint.engine.repair import restore
 from foldpoint.engine.sealing import span_of
 from foldpoint.errors import Conflict, CorruptRecord, RecordError, UnsupportedFormat
@@ -35,6 +37,7 @@ class Finding:
     """Something that is not as it should be.
 
     invariant: its number in docs/DESIGN.md. key: of the record, in hex. repaired: it is as it should be now.
+    quarantined: the stream goes on without it.
     """
 
     thread_id: str
@@ -43,34 +46,55 @@ class Finding:
     key: str
     problem: str
     repaired: bool = False
+    quarantined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What the check of one stream looked at, and what it found."""
+    """What the check of one stream looked at, and what it found. quarantine: what came of that, where it was due."""
 
     thread_id: str
     namespace: str
     segments: int
     checkpoints: int
     findings: tuple[Finding, ...]
+    quarantine: Quarantined | None = None
 
     @property
     def sound(self) -> bool:
-        return all(finding.repaired for finding in self.findings)
+        return all(finding.repaired or finding.quarantined for finding in self.findings)
 
 
-def verify(engine: Engine, thread_id: str | None = None, *, repair: bool = False) -> Iterator[Verified]:
+def verify(
+    engine: Engine, thread_id: str | None = None, *, repair: bool = False, into: RecordStore | None = None
+) -> Iterator[Verified]:
     """Check each stream of a thread, or of all. Safe beside writers: a stream that moved meanwhile is looked at again.
 
-    Raises RecordError for a head that cannot be read: nothing else tells whose it is.
+    into: the quarantine, another store, for streams that cannot be repaired. Raises RecordError for a head that cannot
+    be read: nothing else tells whose it is.
     """
     for head in engine.heads(thread_id):
-        yield verify_stream(engine, head.thread_id, head.namespace, repair=repair)
+        yield verify_stream(engine, head.thread_id, head.namespace, repair=repair, into=into)
 
 
-def verify_stream(engine: Engine, thread_id: str, namespace: str, *, repair: bool = False) -> Verified:
+def verify_stream(
+    engine: Engine, thread_id: str, namespace: str, *, repair: bool = False, into: RecordStore | None = None
+) -> Verified:
     """As `verify`, one stream. Raises Conflict if it was moved all the time."""
+    verified = _verified(engine, thread_id, namespace, repair)
+    if into is None or verified.sound:
+        return verified
+    done = quarantine(engine.reader(thread_id, namespace), into)
+    if done.refused:
+        return replace(verified, quarantine=done)
+    with engine.log(thread_id, namespace) as shared:
+        shared.join(None)  # writers of this process need not run into the fence
+    after = _verified(engine, thread_id, namespace, repair)
+    left = tuple(replace(finding, quarantined=not finding.repaired) for finding in verified.findings)
+    return replace(after, findings=(*left, *after.findings), quarantine=done)
+
+
+def _verified(engine: Engine, thread_id: str, namespace: str, repair: bool) -> Verified:
     log = engine.reader(thread_id, namespace)
     repaired: list[Finding] = []
     attempts = 0

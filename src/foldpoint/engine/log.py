@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import RLock
 
@@ -365,17 +365,19 @@ class Log:
         holes = [seq for seq in range(view.head.sealed + 1, last + 1) if seq not in view.slice.events]
         if not holes:
             return
-        event_keys = [keys.event(view.head.epoch, seq) for seq in holes]
-        fillers = [
-            (key, self.io.seal(key, EVENT, 0, event_content(0, bytes(CHECK_BYTES), FILLER_PAYLOAD)))
-            for key in event_keys
-        ]
-        self.io.store.create(fillers, ttl=view.head.record_ttl)
+        self.take(view.head, holes)
         self.reader.add_slots(view.slice, holes)
         view.last = max(view.last, last)
-        missing = [key for seq, key in zip(holes, event_keys, strict=True) if seq not in view.slice.events]
+        missing = [seq for seq in holes if seq not in view.slice.events]
         if missing:
-            raise CorruptRecord(missing[0], "gone right after it was filled")
+            raise CorruptRecord(keys.event(view.head.epoch, missing[0]), "gone right after it was filled")
+
+    def take(self, head: Head, numbers: Iterable[int]) -> None:
+        """Put fillers at these sequence numbers, where they are free."""
+        event_keys = [keys.event(head.epoch, seq) for seq in numbers]
+        content = event_content(0, bytes(CHECK_BYTES), FILLER_PAYLOAD)
+        fillers = [(key, self.io.seal(key, EVENT, 0, content)) for key in event_keys]
+        self.io.store.create(fillers, ttl=head.record_ttl)
 
 
 def _continues(view: View, head: Head) -> bool:
