@@ -20,6 +20,8 @@ from foldpoint.codecs.event import (
     FILLER_PAYLOAD,
     WRITES,
     Base,
+    builds_on,
+    check_of,
     encode_checkpoint,
     encode_writes,
     fold_checkpoint,
@@ -119,6 +121,12 @@ def test_writes_come_back(
 def test_a_filler_is_the_empty_payload() -> None:
     event = unpack_event(4, FILLER_PAYLOAD)
     assert (event.seq, event.kind, event.base, event.checkpoint_id) == (4, FILLER, None, None)
+
+
+def test_a_filler_builds_upon_nothing_and_its_check_is_four_zero_bytes() -> None:
+    for filler in (unpack_event(7, FILLER_PAYLOAD), unpack_event(7, FILLER_PAYLOAD).packed()):
+        assert builds_on(filler) == []
+        assert check_of(filler, lambda seq: b"none") == bytes(4)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

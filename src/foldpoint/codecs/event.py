@@ -124,13 +124,15 @@ def builds_on(event: Event) -> list[int]:
 
     Raises Malformed.
     """
+    if event.kind == FILLER:
+        return []
     fields = event.fields
     try:
         if event.kind == CHECKPOINT:
             changed = fields[_CHANGED] if len(fields) > _CHANGED else None
             references = [delta[5] for delta in changed.values() if len(delta) > 5] if changed else []
         else:
-            references = [entry[4] for entry in fields[5] if len(entry) > 4] if event.kind == WRITES else []
+            references = [entry[4] for entry in fields[5] if len(entry) > 4]
         back = [event.seq + one for some in references for one in some or () if type(one) is int and one < 0]
     except (TypeError, IndexError, AttributeError) as error:
         raise Malformed(f"not an event: {error!r}") from error

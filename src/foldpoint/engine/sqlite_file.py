@@ -37,6 +37,9 @@ APPLICATION_ID = 0x464C4450  # "FLDP", written to disk
 SCHEMA_VERSION = 1  # user_version, written to disk
 PAGE_SIZE = 2048
 MAX_CONNECTIONS = 8
+WAL_PAGES = 128
+"""The write-ahead log begins anew about every so many pages: a few hundred KB stand beside the file, not two MB."""
+WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
 CHECKPOINT_PATIENCE = 1.0  # seconds
 
@@ -445,7 +448,8 @@ def _prepare(db: sqlite3.Connection, path: Path, synchronous: str, busy_timeout:
     """Bring a new connection, and a new file, to the state that the store relies on."""
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute(f"PRAGMA synchronous = {synchronous}")
-    db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     if not _is_ours(db, path):
         _create_schema(db, path)
     _use_wal(db, path, busy_timeout)
