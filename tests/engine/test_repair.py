@@ -23,7 +23,7 @@ from foldpoint.compaction import rewrite_thread, upkeep
 from foldpoint.compaction.policy import DropAll
 from foldpoint.compaction.verify import verify, verify_stream
 from foldpoint.engine import keys
-from foldpoint.errors import CorruptRecord, LostRecord
+from foldpoint.errors import CorruptRecord, LostRecord, StoreBusy, StrayRecord
 
 
 @pytest.fixture(autouse=True)
@@ -292,8 +292,8 @@ def test_what_is_sealed_upon_a_lost_event_is_refused_when_a_segment_holds_anothe
     assert stream.contents() == expected
 
 
-def test_a_segment_that_a_crash_left_of_a_lost_future_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """The head is an older one by then, and other events have the numbers."""
+def with_a_stray_segment() -> tuple[Stream, bytes]:
+    """The head is an older one by then, and other events take the numbers. The segment's key."""
     stream = Stream()
     stream.put(0, 8)
     heads, known = {**stream.store._heads}, stream.store.records()
@@ -304,6 +304,11 @@ def test_a_segment_that_a_crash_left_of_a_lost_future_holds_up_nobody(caplog: py
     left = keys.segment(next(stream.engine.heads("t")).epoch, len(stream.layout))
     stream.store.bring_back({**known, left: lost[left]})
     stream.engine = stream.fresh()
+    return stream, left
+
+
+def test_a_segment_that_a_crash_left_of_a_lost_future_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    stream, _ = with_a_stray_segment()
     with caplog.at_level(logging.WARNING, "foldpoint"):
         stream.put(8, 40, value="other")
     assert "removed segment" in caplog.text
@@ -312,6 +317,25 @@ def test_a_segment_that_a_crash_left_of_a_lost_future_holds_up_nobody(caplog: py
     unharmed.put(8, 40, value="other")
     assert stream.contents() == unharmed.contents()
     whole(stream)
+
+
+@pytest.mark.parametrize("tokens", [[], [b"before", b"after"]], ids=["data moves", "nodes came or went in between"])
+def test_no_segment_is_removed_while_a_node_may_be_cut_off(
+    tokens: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heads are old ones, and what they do not name the others' do."""
+    stream, left = with_a_stray_segment()
+    record = stream.store.records()[left]
+
+    def settled() -> bytes:
+        if not tokens:
+            raise StoreBusy("data moves")
+        return tokens.pop(0)
+
+    monkeypatch.setattr(stream.store, "settled", settled)
+    with pytest.raises((StoreBusy, StrayRecord)):
+        stream.put(8, 40, value="other")
+    assert stream.store.records()[left] == record
 
 
 def test_a_swap_that_outlived_a_crash_does_not_count() -> None:

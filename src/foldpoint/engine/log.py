@@ -68,6 +68,7 @@ class Log:
         self.lock = RLock()
         self.view: View | None = None
         self._restores: Counter[bytes] = Counter()
+        self._strays: dict[bytes, bytes] = {}
 
     def swap(self, head: Head, revision: int | None) -> int | None:
         """Store `head` over the one of `revision` (None: over none). Durable. Its revision; None if another is stored.
@@ -110,22 +111,32 @@ class Log:
 
     def recover(self, error: CorruptRecord) -> None:
         """Returns where trying again may succeed: the head is another by now than the view's, names a record that the
-        store had lost and that has been restored, or a stray one is gone. Raises CorruptRecord where it may not.
+        store had lost and that has been restored, or a stray one is gone, or is to be found again. Raises CorruptRecord
+        where it may not.
         """
         if self.view is None:
             raise error  # from a load, which has tried all there is
         if self._has_moved(self.view.revision):
             return
         if isinstance(error, StrayRecord) and not self.io.store.capabilities.ordered:
-            self._drop(self.view, error.key)
+            self._drop(self.view, error)
             return
         self._restore(self.view.head, error)
 
-    def _drop(self, view: View, key: bytes) -> None:
+    def _drop(self, view: View, error: StrayRecord) -> None:
         """Remove a record that no head names, if none can come to: the head moves, so a swap still under way fails.
 
+        Hazard: nodes that are cut off from the others answer with old heads, which do not name what the others' do. So
+        it must be found twice while the store is settled. Raises StoreBusy while it is not.
         Hazard: another process may have removed it, and written what belongs there; then that is restored.
         """
+        key, settled = error.key, self.io.store.settled()
+        before = self._strays.pop(key, None)
+        if before is None:
+            self._strays[key] = settled
+            return
+        if before != settled:
+            raise error
         if self.swap(view.head, view.revision):
             parts = self.io.parts_of([key])
             self.io.store.remove_many([key])
