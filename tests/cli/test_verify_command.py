@@ -1,9 +1,14 @@
-"""`foldpoint verify` as a person runs it; what it finds is told in tests/compaction/test_verify.py."""
+"""`foldpoint verify` as a person runs it; what it finds is told in tests/compaction."""
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
 import pytest
-from commands import run
+from commands import fill, rows, run
+
+from foldpoint import FoldpointSaver
 
 
 @pytest.mark.parametrize(
@@ -13,3 +18,66 @@ def test_it_says_how_many_streams_it_looked_at(url: str, threads: tuple[str, ...
     result = run("verify", "--url", url, *threads)
     assert result.exit_code == 0, result.output
     assert said in result.stderr
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> str:
+    """Of a store with two threads of five checkpoints; the fourth event of one of them is damaged."""
+    url = f"sqlite:///{tmp_path}/agents.db"
+    with FoldpointSaver.from_conn_string(url, compaction="off") as saver:
+        fill(saver, "well", 5)
+        fill(saver, "ill", 5)
+        epoch = next(saver.engine.heads("ill")).epoch
+    with sqlite3.connect(tmp_path / "agents.db") as file:
+        file.execute("UPDATE log SET value = x'01' WHERE key = ?", (epoch + b"e" + (4).to_bytes(6, "big"),))
+    file.close()
+    return url
+
+
+def test_what_cannot_be_repaired_goes_into_quarantine_if_that_is_asked_for(damaged: str, tmp_path: Path) -> None:
+    lost = f"sqlite:///{tmp_path}/lost.db"
+    assert run("verify", "--url", damaged, "--repair").exit_code == 2
+    result = run("verify", "--url", damaged, "--repair", "--quarantine", lost)
+    assert result.exit_code == 0, result.output
+    assert "thread 'ill', namespace '' goes on with 3 checkpoints" in result.stdout
+    assert "lost with the numbers: 4 to 5" in result.stdout
+    assert run("verify", "--url", damaged).exit_code == 0
+    assert run("verify", "--url", lost).exit_code == 2
+    with FoldpointSaver.from_conn_string(damaged) as saver:
+        fill(saver, "ill", 8)
+        assert len(list(saver.list({"configurable": {"thread_id": "ill"}}))) == 8
+
+
+def test_programs_are_told_too(damaged: str, tmp_path: Path) -> None:
+    told = rows(run("verify", "--url", damaged, "--repair", "--quarantine", f"sqlite:///{tmp_path}/lost.db", "--json"))
+    [ill] = [one for one in told if one["findings"]]
+    assert ill["quarantine"] == {
+        "refused": "",
+        "checkpoints": 3,
+        "left_out": [],
+        "without_writes": [],
+        "unread": [[4, 5]],
+    }
+    assert [one["quarantined"] for one in ill["findings"]] == [True]
+
+
+def test_what_stays_as_it_is_is_said_and_is_no_success(damaged: str, tmp_path: Path) -> None:
+    lost = f"sqlite:///{tmp_path}/lost.db"
+    with FoldpointSaver.from_conn_string(lost) as saver:
+        fill(saver, "ill", 1)
+    result = run("verify", "--url", damaged, "--repair", "--quarantine", lost)
+    assert result.exit_code == 2
+    assert "thread 'ill', namespace '' stays as it is: the quarantine holds it as it once was" in result.stderr
+
+
+def test_quarantine_needs_repair(damaged: str, tmp_path: Path) -> None:
+    result = run("verify", "--url", damaged, "--quarantine", f"sqlite:///{tmp_path}/lost.db")
+    assert result.exit_code == 2
+    assert "give --repair too" in result.stderr
+    assert not (tmp_path / "lost.db").exists()
+
+
+def test_a_store_is_not_its_own_quarantine(damaged: str) -> None:
+    result = run("verify", "--url", damaged, "--repair", "--quarantine", damaged)
+    assert result.exit_code == 1
+    assert "give the URL of another one" in result.stderr

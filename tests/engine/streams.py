@@ -13,6 +13,7 @@ from foldpoint import Engine, Settings
 from foldpoint.codecs.segment import Segment
 from foldpoint.compaction import merge as merging
 from foldpoint.engine.layout import Layout
+from foldpoint.engine.records import RecordStore
 
 
 def merge_early(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,10 +45,10 @@ class Stream:
         self.clock = MovingClock()
         self.engine = self.fresh()
 
-    def fresh(self) -> Engine:
-        """An engine that knows nothing yet."""
+    def fresh(self, store: RecordStore | None = None) -> Engine:
+        """An engine that knows nothing yet. store: what stands before this one's."""
         settings = Settings(window=8, segment_level=1, snapshot_ratio=1.0, grace=100)
-        return Engine(self.store, settings, clock=self.clock)
+        return Engine(store or self.store, settings, clock=self.clock)
 
     def put(self, first: int, end: int, **channels: object) -> None:
         for n in range(first, end):

@@ -16,7 +16,7 @@ from itertools import islice
 from foldpoint.codecs.envelope import EVENT
 from foldpoint.codecs.head import Extent, Head
 from foldpoint.codecs.wire import Malformed
-from foldpoint.compaction.rewrite import EpochWriter, instead, new_head, was_swapped, with_draft
+from foldpoint.compaction.rewrite import EpochWriter, fence, instead, new_head, was_swapped, with_draft
 from foldpoint.compaction.salvage import Salvage
 from foldpoint.engine import keys
 from foldpoint.engine.inventory import epoch_keys
@@ -154,12 +154,8 @@ def _go_on(log: Log, into: RecordStore, head: Head, revision: int, present: list
 
 
 def _fence(log: Log, into: RecordStore, head: Head, present: list[bytes]) -> list[bytes]:
-    """Fill the window, and copy what came into it since all keys were listed. The keys of its events."""
-    slots = [keys.event(head.epoch, seq) for seq in head.slots]
-    log.take(head, head.slots)
-    for key, record in zip(slots, log.io.store.get_many(slots), strict=True):
-        if record is None:
-            raise CorruptRecord(key, "gone right after it was filled")
+    """Fence the epoch, and copy what came since all keys were listed. The keys of the window."""
+    slots = fence(log, head)
     since = sorted({*slots}.difference(present))
     _copy(log, into, [*log.io.parts_of(since), *since], fillers=False)
     return slots

@@ -65,7 +65,8 @@ def rewrite(log: Log, choice: Choice, content: Content) -> bool:
 def delete(log: Log, *, unchanged: tuple[bytes, int] | None = None) -> bool:
     """Leave a tombstone in place of the stream. False if there is none.
 
-    unchanged: (epoch, number). False too if the stream has another epoch, or an event after that number.
+    unchanged: (epoch, number). False too if the stream has another epoch, or an event after that number. Otherwise its
+    events are not looked at: they may be damaged.
     """
 
     def tombstone(view: View) -> Head | None:
@@ -73,7 +74,28 @@ def delete(log: Log, *, unchanged: tuple[bytes, int] | None = None) -> bool:
             return None
         return replace(instead(log, view.head, new_head(log)), deleted=True)
 
-    return _leave(log, tombstone)
+    if unchanged:
+        return _leave(log, tombstone)
+    for _ in range(_ATTEMPTS):
+        record = log.io.store.get_head(log.key)
+        if record is None or (head := read_head(record)).deleted:
+            return False
+        fence(log, head)
+        after = replace(instead(log, head, new_head(log)), deleted=True)
+        if log.swap(after, record.revision) or was_swapped(log, after.epoch):
+            log.view = None
+            return True
+    raise Conflict(f"thread {log.thread_id!r}: its head kept changing while it was deleted; call again")
+
+
+def fence(log: Log, head: Head) -> list[bytes]:
+    """Fill the window of a head whose events may be damaged, so that its epoch is left; the keys of its events."""
+    slots = [keys.event(head.epoch, seq) for seq in head.slots]
+    log.take(head, head.slots)
+    for key, record in zip(slots, log.io.store.get_many(slots), strict=True):
+        if record is None:
+            raise CorruptRecord(key, "gone right after it was filled")
+    return slots
 
 
 def _leave(log: Log, head_of: Callable[[View], Head | None], prepare: Callable[[View], bool] | None = None) -> bool:

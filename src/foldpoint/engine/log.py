@@ -45,8 +45,8 @@ _CONTEXT_EVENTS = 16
 """Further back stands little that a small event needs, and looking there costs time at each put."""
 _ADVICE = (
     "thread {!r}: it could not be restored from what is left. Bring back servers that are down or cut off: they may "
-    "hold it. `foldpoint verify --thread T --repair` tells what else is missing, and mends more. What stays lost is in "
-    "a backup, or the thread has to be deleted"
+    "hold it. `foldpoint verify --thread T --repair` tells what else is missing, and mends more; with --quarantine URL "
+    "the thread goes on without what stays lost"
 )
 
 

@@ -1,0 +1,484 @@
+"""What cannot be repaired goes into quarantine as it lies; a thread goes on from what can be read, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from checkpoints import id_of, numbered, value, write
+from streams import STREAMS, Stream, large, merge_early, with_levels, young
+
+from foldpoint import Engine, Settings
+from foldpoint.codecs.model import Header, Value, Write
+from foldpoint.compaction import DropAll, rewrite_thread
+from foldpoint.compaction.clean import clean
+from foldpoint.compaction.quarantine import require_another
+from foldpoint.compaction.verify import Verified, verify_stream
+from foldpoint.engine import keys
+from foldpoint.engine.fold import Entry
+from foldpoint.engine.layout import Layout
+from foldpoint.engine.memory import MemoryStore
+from foldpoint.engine.records import RecordStore
+from foldpoint.engine.sqlite import SqliteStore
+from foldpoint.errors import CorruptRecord, RecordError, StoreUnavailable
+from torture.faulty import FAULTS, FaultyStore
+
+Told = tuple[Header, object, dict[str, Value], list[Write]]
+World = dict[str, Told]
+
+RIVAL = next(fault for fault in FAULTS if fault.applies == "after a rival")
+CRASHES = [fault for fault in FAULTS if fault.crash]
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    merge_early(monkeypatch)
+
+
+def told(entry: Entry) -> Told:
+    return entry.folded.header, entry.folded.labels, entry.state(), entry.writes()
+
+
+def world(engine: Engine) -> World:
+    return {entry.folded.header.id: told(entry) for entry in engine.history("t", "")}
+
+
+def readable(engine: Callable[[], Engine], ids: Iterable[str]) -> World:
+    """Of these checkpoints, those that a process that starts now can find, and what they do not store themselves."""
+    found: World = {}
+    for checkpoint_id in ids:
+        try:
+            entry = engine().find("t", "", checkpoint_id)
+            assert entry is not None
+            if apart := entry.folded.header.channel_versions.keys() - entry.names():
+                engine().channel_history("t", "", checkpoint_id, sorted(apart))
+            found[checkpoint_id] = told(entry)
+        except CorruptRecord:
+            pass
+    return found
+
+
+def salvaged(engine: Engine, into: RecordStore) -> Verified:
+    return verify_stream(engine, "t", "", repair=True, into=into)
+
+
+def problems(verified: Verified) -> set[tuple[int, str, str]]:
+    return {(one.invariant, one.key, one.problem) for one in verified.findings if not one.repaired}
+
+
+def after_the_grace(stream: Stream) -> Stream:
+    """Nothing is left of what was sealed or merged: what is damaged now stays damaged."""
+    clean(stream.engine.reader("t", ""), 0)
+    return stream
+
+
+def lose(stream: Stream, key: bytes) -> None:
+    stream.store.remove_many([key])
+
+
+def flip(stream: Stream, key: bytes) -> None:
+    stream.store.flip(key)
+
+
+def tail(stream: Stream) -> list[bytes]:
+    """The events of the window, ascending."""
+    head = next(stream.engine.heads("t"))
+    slots = {keys.event(head.epoch, seq) for seq in head.slots}
+    return sorted(slots & stream.store.records().keys())
+
+
+def segments(stream: Stream) -> list[bytes]:
+    return [stream.layout.key(position) for position in range(len(stream.layout))]
+
+
+def latest_snapshot(stream: Stream) -> bytes:
+    head = next(stream.engine.heads("t"))
+    assert head.snapshot is not None
+    return keys.snapshot_parts(head.epoch, head.snapshot)[0]
+
+
+def goes_on(stream: Stream, unharmed: World) -> Verified:
+    """Put the damaged stream into quarantine, and hold what comes of it against what it was."""
+    assert not verify_stream(stream.fresh(), "t", "", repair=True).sound
+    before, raw = readable(stream.fresh, unharmed), stream.store.records()
+    head = stream.store.get_head(keys.head("t", ""))
+    into = MemoryStore()
+    verified = salvaged(stream.fresh(), into)
+    assert verified.quarantine is not None
+    assert verified.quarantine.refused == ""
+    assert verified.sound
+    assert verify_stream(stream.fresh(), "t", "").findings == ()
+    assert into.get_head(keys.head("t", "")) == head
+    assert {key: value for key, (value, _) in into._log.items()} == raw
+    assert problems(verify_stream(Engine(into), "t", "")) == problems(verified)
+    after = world(stream.fresh())
+    assert verified.quarantine.checkpoints == verified.checkpoints == len(after)
+    assert before.items() <= after.items()
+    for checkpoint_id, (header, labels, state, writes) in after.items():
+        was = unharmed[checkpoint_id]
+        assert (header, labels, state) == was[:3]
+        assert all(one in was[3] for one in writes)
+        if len(writes) < len(was[3]):
+            assert checkpoint_id in verified.quarantine.without_writes or verified.quarantine.unread
+    assert not after.keys() & {*verified.quarantine.left_out}
+    assert {*verified.quarantine.left_out} <= unharmed.keys()
+    stream.fresh().put("t", "", numbered(500, max(int(str(one[1]["step"])) for one in after.values())))  # type: ignore[index]
+    assert world(stream.fresh()).keys() == {*after, id_of(500)}
+    return verified
+
+
+# -- what is damaged ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made", STREAMS)
+def test_a_segment_is_damaged_or_lost_when_the_grace_is_over(made: str) -> None:
+    stream = after_the_grace(STREAMS[made]())
+    unharmed, records, heads = world(stream.fresh()), stream.store.records(), {**stream.store._heads}
+    kept = []
+    for at, key in enumerate(segments(stream)):
+        (lose, flip)[at % 2](stream, key)
+        kept.append(goes_on(stream, unharmed).checkpoints)
+        stream.store.bring_back(records)
+        stream.store._heads = {**heads}
+    assert max(kept) >= 0.7 * len(unharmed)
+
+
+@pytest.mark.parametrize("made", STREAMS)
+def test_an_event_of_the_tail_is_lost_and_others_build_upon_it(made: str) -> None:
+    stream = STREAMS[made]()
+    while len(tail(stream)) < 5:
+        stream.put(first := len(world(stream.fresh())), first + 1)
+    unharmed, records, heads = world(stream.fresh()), stream.store.records(), {**stream.store._heads}
+    for key in tail(stream)[:-2]:
+        lose(stream, key)
+        if not verify_stream(stream.fresh(), "t", "", repair=True).sound:
+            verified = goes_on(stream, unharmed)
+            assert verified.checkpoints >= len(unharmed) - 4
+        stream.store.bring_back(records)
+        stream.store._heads = {**heads}
+
+
+@pytest.mark.parametrize("damage", [lose, flip])
+def test_the_latest_snapshot_is_damaged_and_what_it_was_made_of_is_too(damage: Callable[[Stream, bytes], None]) -> None:
+    stream = after_the_grace(with_levels())
+    unharmed = world(stream.fresh())
+    for key in (segments(stream)[-1], latest_snapshot(stream)):
+        damage(stream, key)
+    verified = goes_on(stream, unharmed)
+    assert 0.9 * len(unharmed) < verified.checkpoints < len(unharmed)
+
+
+def test_a_checkpoint_that_only_a_snapshot_still_holds_goes_on() -> None:
+    stream = after_the_grace(with_levels())
+    unharmed = world(stream.fresh())
+    for key in segments(stream):
+        lose(stream, key)
+    verified = goes_on(stream, unharmed)
+    assert 3 <= verified.checkpoints < 0.2 * len(unharmed)
+
+
+def test_what_is_still_in_its_grace_fills_in() -> None:
+    """Not enough to restore a merged segment, of which one input is gone."""
+    kept = []
+    for stream in (with_levels(), after_the_grace(with_levels())):
+        unharmed, [merged] = world(stream.fresh()), stream.segments()[:1]
+        inputs = [keys.segment(stream.layout.epoch, index, 2) for index in range(merged.span.inputs)]
+        for key in [segments(stream)[0], stream.layout.span_key(0), inputs[-1]]:
+            lose(stream, key)
+        kept.append(goes_on(stream, unharmed).checkpoints)
+    assert kept[0] > kept[1] + 10
+
+
+def test_a_head_that_cannot_be_read_is_an_error_and_nothing_is_done() -> None:
+    stream, into = young(), MemoryStore()
+    record = stream.store.get_head(keys.head("t", ""))
+    assert record is not None
+    stream.store.swap(replace(record, revision=record.revision + 1, value=b"\1\0"), expected=record.revision, ttl=None)
+    before = stream.store.records(), {**stream.store._heads}
+    with pytest.raises(RecordError):
+        salvaged(stream.fresh(), into)
+    assert (stream.store.records(), stream.store._heads) == before
+    assert into._log == {}
+
+
+def test_a_stream_of_which_nothing_can_be_read_stays_as_it_is() -> None:
+    stream, into = Stream(), MemoryStore()
+    stream.put(0, 3)
+    lose(stream, tail(stream)[0])
+    before = stream.store.records(), {**stream.store._heads}
+    verified = salvaged(stream.fresh(), into)
+    assert not verified.sound
+    assert verified.quarantine is not None
+    assert verified.quarantine.refused.startswith("no checkpoint of it can be read")
+    assert (stream.store.records(), stream.store._heads) == before
+    assert {key: one for key, (one, _) in into._log.items()} == before[0]
+
+
+# -- what cannot be vouched for ----------------------------------------------------------------------------------------
+
+
+def short() -> Stream:
+    """Of which all that is told lies in its tail: checkpoint, write, checkpoint, write."""
+    stream = Stream()
+    stream.put(0, 2)
+    return stream
+
+
+def test_a_checkpoint_is_left_out_if_a_later_put_of_it_is_known_and_cannot_be_read() -> None:
+    stream = Stream()
+    stream.engine = Engine(stream.store, Settings(window=8, segment_level=1, snapshot_ratio=99.0), clock=stream.clock)
+    for checkpoints in ([numbered(0), numbered(1)], [numbered(2)], [numbered(0, 2, value="anew"), numbered(3, 1)]):
+        for checkpoint in checkpoints:
+            stream.engine.put("t", "", checkpoint)
+        stream.engine.reader("t", "").seal()
+    unharmed = world(after_the_grace(stream).fresh())
+    lose(stream, segments(stream)[1])
+    verified = goes_on(stream, unharmed)
+    assert verified.quarantine is not None
+    assert {id_of(0), id_of(2)} <= {*verified.quarantine.left_out}
+    assert id_of(1) in world(stream.fresh())
+
+
+def test_pending_writes_that_cannot_be_read_are_told_and_those_of_other_tasks_stay() -> None:
+    stream = short()
+    long = value([f"{n:x}" * 50 for n in range(200)])
+    for task in ("first", "second"):  # refers to the first one's bytes
+        stream.engine.put_writes("t", "", id_of(1), [Write(task, 0, "list", long, "")])
+    stream.engine.put_writes("t", "", id_of(1), [write(9, "third")])
+    unharmed = world(stream.fresh())
+    lose(stream, tail(stream)[4])
+    verified = goes_on(stream, unharmed)
+    assert verified.quarantine is not None
+    assert verified.quarantine.without_writes == (id_of(1),)
+    assert [one.task_id for one in world(stream.fresh())[id_of(1)][3]] == ["task", "third"]
+
+
+def with_a_delta_channel(stored: set[int]) -> Stream:
+    """A line with a DeltaChannel, which few checkpoints store; the others are read from their ancestors' writes."""
+    stream = Stream()
+    for n in range(40):
+        made = numbered(n, **({"delta": f"as of {n}"} if n in stored else {}))
+        made = replace(made, header=replace(made.header, channel_versions={"list": n + 1, "delta": n + 1}))
+        stream.engine.put("t", "", made)
+        stream.engine.put_writes("t", "", id_of(n), [Write("task", 0, "delta", value(f"write {n}"), "")])
+    return after_the_grace(stream)
+
+
+def test_a_checkpoint_whose_ancestors_hold_what_it_does_not_store_goes_on_only_with_them() -> None:
+    stream = with_a_delta_channel({0, 37})
+    unharmed = world(stream.fresh())
+
+    def history(checkpoint_id: str) -> object:
+        return stream.fresh().channel_history("t", "", checkpoint_id, ["delta"])
+
+    expected = {checkpoint_id: history(checkpoint_id) for checkpoint_id in unharmed}
+    at = next(at for at, segment in enumerate(stream.segments()) if segment.span.first <= 40 <= segment.span.last)
+    lose(stream, segments(stream)[at])
+    goes_on(stream, unharmed)
+    after = world(stream.fresh())
+    assert {id_of(n) for n in (0, 5, 10, 37, 38, 39)} <= after.keys()
+    assert {id_of(n) for n in (25, 35, 36)}.isdisjoint(after)
+    for checkpoint_id in after.keys() - {id_of(0), id_of(37), id_of(500)}:
+        assert history(checkpoint_id) == expected[checkpoint_id]
+
+
+class Xor:
+    """Encryption enough to tell keys apart."""
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return "xor", bytes(one ^ self._key for one in plaintext)
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        return self.encrypt(ciphertext)[1]
+
+
+def test_what_is_sealed_with_another_key_is_not_damaged() -> None:
+    store, into = MemoryStore(), MemoryStore()
+    engines = [Engine(store, Settings(window=8), cipher=Xor(key)) for key in (1, 2)]
+    for n in range(20):
+        engines[0].put("t", "", numbered(n))
+    before = {**store._log}, {**store._heads}
+    verified = salvaged(engines[1], into)
+    assert verified.quarantine is not None
+    assert "not damaged" in verified.quarantine.refused
+    assert (store._log, store._heads) == before
+
+
+# -- the quarantine ----------------------------------------------------------------------------------------------------
+
+
+def test_the_quarantine_is_another_store_by_whatever_name(tmp_path: Path) -> None:
+    stores = [SqliteStore(str(tmp_path / name)) for name in ("one.db", f"../{tmp_path.name}/one.db", "two.db")]
+    with pytest.raises(ValueError, match="give the URL of another one"):
+        require_another(stores[0], stores[1])
+    require_another(stores[0], stores[2])
+    for store in stores:
+        assert list(store.keys()) == []
+        store.close()
+
+
+def test_a_thread_that_is_in_quarantine_already_is_left_alone_until_it_is_deleted_there() -> None:
+    into = MemoryStore()
+    salvaged(lost_in_the_tail().fresh(), into)
+    stream = lost_in_the_tail()
+    before = stream.store.records(), {**stream.store._heads}, {**into._log}, {**into._heads}
+    verified = salvaged(stream.fresh(), into)
+    assert verified.quarantine is not None
+    assert "delete it there" in verified.quarantine.refused
+    assert (stream.store.records(), stream.store._heads, into._log, into._heads) == before
+    rewrite_thread(Engine(into), "t", DropAll())
+    assert salvaged(stream.fresh(), into).sound
+
+
+def lost_in_the_tail() -> Stream:
+    stream = short()
+    lose(stream, tail(stream)[2])
+    return stream
+
+
+def test_what_came_of_it_may_be_looked_at_and_deleted_though_it_cannot_be_read() -> None:
+    stream, into = lost_in_the_tail(), MemoryStore()
+    salvaged(stream.fresh(), into)
+    engine = Engine(into)
+    with pytest.raises(CorruptRecord):
+        engine.latest("t", "")
+    assert [info.thread_id for info in engine.threads()] == ["t"]
+    rewrite_thread(engine, "t", DropAll())
+    assert engine.latest("t", "") is None
+    clean(engine.reader("t", ""), 0)
+    assert into._log == {}
+
+
+def test_the_left_epoch_is_removed_after_the_grace_whatever_was_damaged_in_it() -> None:
+    """Also a record in parts, where nothing tells which those are any more."""
+    stream, into = after_the_grace(large()), MemoryStore()
+    stubs = [key for key in segments(stream) if stream.engine.io.parts_of([key])]
+    flip(stream, stubs[0])
+    epoch = stream.layout.epoch
+    raw = stream.store.records()
+    assert salvaged(stream.fresh(), into).sound
+    assert {key: one for key, (one, _) in into._log.items()} == raw
+    expected = world(stream.fresh())
+    clean(stream.engine.reader("t", ""), 0)
+    left = {keys.kind_of(key) for key in stream.store.records() if keys.epoch_of(key) == epoch}
+    assert left == {b"b"}  # which the sweep takes, as no head names the epoch any more
+    assert world(stream.fresh()) == expected
+
+
+# -- beside others, and killed -----------------------------------------------------------------------------------------
+
+
+def with_an_old_gap() -> Stream:
+    """Of which the latest can be read and written, and much of its history cannot."""
+    stream = after_the_grace(young())
+    stream.put(15, 17)
+    lose(stream, segments(stream)[0])
+    return stream
+
+
+def test_a_process_that_puts_meanwhile_or_later_loses_nothing() -> None:
+    calls = 0
+    for at in range(1000):
+        stream, into = with_an_old_gap(), MemoryStore()
+        held = stream.fresh()
+        held.put("t", "", numbered(20, 16))
+        acknowledged = [20]
+
+        def put(store: RecordStore, held: Engine = held, acknowledged: list[int] = acknowledged) -> None:
+            held.put("t", "", numbered(21, 20))
+            held.put_writes("t", "", id_of(21), [write(21)])
+            acknowledged.append(21)
+
+        faulty = FaultyStore(stream.store, RIVAL, at, put)
+        assert salvaged(stream.fresh(faulty), into).sound
+        if not faulty.fired:
+            break
+        calls += 1
+        held.put("t", "", numbered(22, acknowledged[-1]))
+        after = world(stream.fresh())
+        assert {id_of(n) for n in (16, *acknowledged, 22)} <= after.keys()
+        if 21 in acknowledged:
+            assert after[id_of(21)][3] == [write(21)]
+        assert verify_stream(stream.fresh(), "t", "").findings == ()
+    assert calls > 20
+
+
+@pytest.mark.parametrize("where", ["store", "quarantine"])
+def test_killed_at_any_call_the_old_stream_or_the_new_one_is_there(where: str) -> None:
+    reference, calls = with_an_old_gap(), FaultyStore(MemoryStore())
+    watched = {"store": FaultyStore(reference.store), "quarantine": calls}
+    assert salvaged(reference.fresh(watched["store"]), calls).sound
+    expected, killed = world(reference.fresh()), 0
+    for at, fault in product(range(len(watched[where].places)), CRASHES):
+        stream, into = with_an_old_gap(), MemoryStore()
+        before, raw = readable(stream.fresh, expected), stream.store.records()
+        stores: dict[str, RecordStore] = {"store": stream.store, "quarantine": into}
+        faulty = FaultyStore(stores[where], fault, at)
+        stores[where] = faulty
+        with suppress(StoreUnavailable):
+            salvaged(stream.fresh(stores["store"]), stores["quarantine"])
+        if faulty.crashed:
+            killed += 1
+            done = verify_stream(stream.fresh(), "t", "").sound
+            assert before.items() <= readable(stream.fresh, expected).items()
+            assert not done or world(stream.fresh()) == expected
+            assert done or salvaged(stream.fresh(), into).sound
+        assert world(stream.fresh()) == expected
+        assert {key: one for key, (one, _) in into._log.items()} == raw
+        assert not verify_stream(Engine(into), "t", "").sound
+    assert killed >= len(watched[where].places)
+
+
+# -- in a file ---------------------------------------------------------------------------------------------------------
+
+
+def overwrite(path: Path, key: bytes) -> None:
+    """Change the last byte of a record in the file, wherever it lies there."""
+    with sqlite3.connect(path) as file:
+        [(stored,)] = file.execute("SELECT value FROM log WHERE key = ?", (key,)).fetchall()
+        if isinstance(stored, int):
+            [(body,)] = file.execute("SELECT body FROM large WHERE id = ?", (stored,)).fetchall()
+            file.execute("UPDATE large SET body = ? WHERE id = ?", (body[:-1] + bytes([body[-1] ^ 1]), stored))
+        else:
+            changed = stored[:-1] + bytes([stored[-1] ^ 1])
+            file.execute("UPDATE log SET value = ? WHERE key = ?", (changed, key))
+    file.close()
+
+
+@pytest.mark.parametrize("kind", ["segment", "tail"])
+def test_a_file_with_a_damaged_record_goes_on_and_the_quarantine_is_a_file_too(kind: str, tmp_path: Path) -> None:
+    def engine(name: str) -> Engine:
+        return Engine(SqliteStore(str(tmp_path / name)), Settings(window=8))
+
+    writer = engine("agents.db")
+    for n in range(30):
+        writer.put("t", "", numbered(n))
+    clean(writer.reader("t", ""), 0)
+    unharmed = world(writer)
+    head = next(writer.heads("t"))
+    layout = Layout.of(head)
+    key = layout.key(len(layout) // 2) if kind == "segment" else keys.event(head.epoch, head.sealed + 1)
+    writer.store.close()
+    overwrite(tmp_path / "agents.db", key)
+    damaged, into = engine("agents.db"), engine("lost.db")
+    before = readable(lambda: Engine(damaged.store), unharmed)
+    raw = dict(zip(listed := sorted(damaged.store.keys()), damaged.store.get_many(listed), strict=True))
+    verified = salvaged(damaged, into.store)
+    assert verified.sound
+    assert problems(verify_stream(into, "t", "")) == problems(verified)
+    assert dict(zip(listed, into.store.get_many(listed), strict=True)) == raw
+    after = world(engine("agents.db"))
+    assert before.items() <= after.items() <= unharmed.items()
+    assert len(after) > 10
+    damaged.put("t", "", numbered(40, 5))
+    assert id_of(40) in world(engine("agents.db"))
+    for one in (damaged, into):
+        one.store.close()
