@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 from checkpoints import id_of, numbered, value, write
+from stores import BACKENDS
 from streams import STREAMS, Stream, large, merge_early, with_levels, young
 
 from foldpoint import Engine, Settings
+from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT
+from foldpoint.codecs.event import encode_checkpoint
 from foldpoint.codecs.model import Header, Value, Write
+from foldpoint.codecs.segment import Told, decode_snapshot, encode_segment, encode_snapshot
 from foldpoint.compaction import DropAll, rewrite_thread
 from foldpoint.compaction.clean import clean
 from foldpoint.compaction.quarantine import require_another
@@ -28,8 +32,8 @@ from foldpoint.engine.sqlite import SqliteStore
 from foldpoint.errors import CorruptRecord, RecordError, StoreUnavailable
 from torture.faulty import FAULTS, FaultyStore
 
-Told = tuple[Header, object, dict[str, Value], list[Write]]
-World = dict[str, Told]
+Read = tuple[Header, object, dict[str, Value], list[Write]]
+World = dict[str, Read]
 
 RIVAL = next(fault for fault in FAULTS if fault.applies == "after a rival")
 CRASHES = [fault for fault in FAULTS if fault.crash]
@@ -40,7 +44,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     merge_early(monkeypatch)
 
 
-def told(entry: Entry) -> Told:
+def told(entry: Entry) -> Read:
     return entry.folded.header, entry.folded.labels, entry.state(), entry.writes()
 
 
@@ -244,6 +248,17 @@ def test_a_checkpoint_is_left_out_if_a_later_put_of_it_is_known_and_cannot_be_re
     assert id_of(1) in world(stream.fresh())
 
 
+def test_a_checkpoint_is_left_out_if_a_lost_segment_says_that_it_is_about_it() -> None:
+    """The span of a merged segment lies apart."""
+    stream = after_the_grace(with_levels())
+    unharmed = world(stream.fresh())
+    late = next(segment.span.late for segment in stream.segments() if len(segment.span.late) > 1)
+    lose(stream, next(segments(stream)[at] for at, one in enumerate(stream.segments()) if one.span.late == late))
+    verified = goes_on(stream, unharmed)
+    assert verified.quarantine is not None
+    assert {*late} <= {*verified.quarantine.left_out}
+
+
 def test_pending_writes_that_cannot_be_read_are_told_and_those_of_other_tasks_stay() -> None:
     stream = short()
     long = value([f"{n:x}" * 50 for n in range(200)])
@@ -285,6 +300,65 @@ def test_a_checkpoint_whose_ancestors_hold_what_it_does_not_store_goes_on_only_w
     assert {id_of(n) for n in (25, 35, 36)}.isdisjoint(after)
     for checkpoint_id in after.keys() - {id_of(0), id_of(37), id_of(500)}:
         assert history(checkpoint_id) == expected[checkpoint_id]
+
+
+def test_a_snapshot_that_contradicts_the_log_tells_nothing() -> None:
+    stream = Stream()
+    settings = Settings(window=8, segment_level=1, grace=100)
+    for checkpoints, ratio in (([numbered(0), numbered(1)], 99.0), ([numbered(5, 1)], 99.0), ([numbered(6, 1)], 0.01)):
+        engine = Engine(stream.store, settings.model_copy(update={"snapshot_ratio": ratio}), clock=stream.clock)
+        for checkpoint in checkpoints:
+            engine.put("t", "", checkpoint)
+        engine.reader("t", "").seal()
+    unharmed = world(after_the_grace(stream).fresh())
+    key, io = latest_snapshot(stream), stream.engine.io
+    [part] = stream.store.get_many([key])
+    [one] = decode_snapshot(io.inflate(key, io.part(key, part), SNAPSHOT))
+    other = Told(one.seq, encode_checkpoint(one.seq, numbered(6, 1, forged=True), None), b"else")
+    lose(stream, key)
+    stream.store.create([(key, io.seal_part(key, io.seal(key, SNAPSHOT, 0, encode_snapshot([other]))))], ttl=None)
+    lose(stream, segments(stream)[1])
+    latest = stream.fresh().latest("t", "")
+    assert latest is not None
+    assert told(latest) != unharmed[id_of(6)]
+    assert salvaged(stream.fresh(), MemoryStore()).sound
+    assert world(stream.fresh()) == {id_of(n): unharmed[id_of(n)] for n in (0, 1, 6)}
+
+
+def test_what_was_sealed_upon_something_else_than_is_there_is_left_out() -> None:
+    stream = Stream()
+    stream.engine = Engine(stream.store, Settings(window=8, segment_level=1, snapshot_ratio=9.0), clock=stream.clock)
+    for n in range(0, 12, 4):
+        stream.put(n, n + 4, value=n)
+        stream.engine.reader("t", "").seal()
+    unharmed, [first, *_] = world(after_the_grace(stream).fresh()), stream.segments()
+    payloads = {**dict(first.events), 1: encode_checkpoint(1, numbered(0, value="another"), None)}
+    key = segments(stream)[0]
+    other = encode_segment(replace(first, events=tuple(payloads.items())))
+    lose(stream, key)
+    stream.store.create([(key, stream.engine.io.seal(key, SEGMENT, 0, other))], ttl=None)
+    verified = salvaged(stream.fresh(), MemoryStore())
+    assert verified.sound
+    assert world(stream.fresh()).keys() == {id_of(n) for n in range(4)}
+    assert verified.quarantine is not None
+    assert {*verified.quarantine.left_out} == unharmed.keys() - world(stream.fresh()).keys()
+
+
+def test_what_was_put_upon_something_else_than_is_there_is_left_out() -> None:
+    """A store lost an event, another process put one in its place, and the first one went on from what it knew."""
+    stream = Stream()
+    for n in range(3):
+        stream.engine.put("t", "", numbered(n))
+    lose(stream, tail(stream)[-1])
+    stream.fresh().put("t", "", numbered(9, 1))
+    for n in (3, 4):
+        stream.engine.put("t", "", numbered(n))
+    assert len(tail(stream)) == 5
+    with pytest.raises(CorruptRecord):
+        stream.contents()
+    verified = salvaged(stream.fresh(), MemoryStore())
+    assert verified.sound
+    assert [labels["step"] for _, labels, _, _ in world(stream.fresh()).values()] == [9, 1, 0]  # type: ignore[index]
 
 
 class Xor:
@@ -437,6 +511,19 @@ def test_killed_at_any_call_the_old_stream_or_the_new_one_is_there(where: str) -
     assert killed >= len(watched[where].places)
 
 
+def test_what_goes_on_lives_as_long_as_before_and_the_quarantine_for_ever() -> None:
+    stream, into = Stream(), MemoryStore()
+    for n in range(3):
+        stream.engine.put("t", "", numbered(n), ttl=1000)
+    lose(stream, tail(stream)[1])
+    ended = next(stream.engine.heads("t")).extended_at
+    assert salvaged(stream.fresh(), into).sound
+    head = next(stream.fresh().heads("t"))
+    assert (head.ttl, head.extended_at) == (1000, ended)
+    assert all(expires is not None for key, (_, expires) in stream.store._log.items())
+    assert all(expires is None for _, expires in [*into._log.values(), *into._heads.values()])
+
+
 # -- in a file ---------------------------------------------------------------------------------------------------------
 
 
@@ -482,3 +569,24 @@ def test_a_file_with_a_damaged_record_goes_on_and_the_quarantine_is_a_file_too(k
     assert id_of(40) in world(engine("agents.db"))
     for one in (damaged, into):
         one.store.close()
+
+
+def test_a_thread_of_a_cluster_goes_on_and_the_quarantine_is_a_file(tmp_path: Path) -> None:
+    harness = BACKENDS["aerospike"](tmp_path)
+    try:
+        engine, into = Engine(harness.open(), Settings(window=8)), SqliteStore(str(tmp_path / "lost.db"))
+        require_another(engine.store, into)
+        for n in range(13):
+            engine.put("t", "", numbered(n))
+        unharmed, head = world(engine), next(engine.heads("t"))
+        engine.store.remove_many([keys.event(head.epoch, head.sealed + 2)])
+        damaged = Engine(engine.store, Settings(window=8))
+        verified = salvaged(damaged, into)
+        assert verified.sound
+        assert problems(verify_stream(Engine(into), "t", "")) == problems(verified) != set()
+        after = world(damaged)
+        assert after.items() <= unharmed.items()
+        assert len(after) == head.sealed + 1
+        into.close()
+    finally:
+        harness.close()

@@ -192,11 +192,11 @@ class Salvage:
         """Whether all that a sealed event builds upon is there, and is what it was sealed upon."""
         wanted = builds_on(event)
         first, footing = self._sealed.run(event.seq)
-        before = {seq for seq in wanted if seq < first}
-        if not before or footing is None:
-            return not before and self._vouched.issuperset(wanted)
-        there = before.issubset(footing.numbers) and self._vouched.issuperset([*wanted, *footing.numbers])
-        return there and check_of_all(footing.numbers, self._newest.check) == footing.check
+        if all(seq >= first for seq in wanted):
+            return self._vouched.issuperset(wanted)
+        if footing is None or not self._vouched.issuperset([*wanted, *footing.numbers]):
+            return False
+        return check_of_all(footing.numbers, self._newest.check) == footing.check
 
     def _opened(self, seq: int) -> tuple[Event, bytes]:
         """The event in a record of its own, and its check."""
