@@ -15,9 +15,9 @@ from stores import BACKENDS
 from streams import STREAMS, Stream, large, merge_early, with_levels, young
 
 from foldpoint import Engine, Settings
-from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT
+from foldpoint.codecs.envelope import CHECK_BYTES, EVENT, SEGMENT, SNAPSHOT, event_content
 from foldpoint.codecs.event import encode_checkpoint
-from foldpoint.codecs.model import Header, Value, Write
+from foldpoint.codecs.model import Checkpoint, Header, Value, Write
 from foldpoint.codecs.segment import Told, decode_snapshot, encode_segment, encode_snapshot
 from foldpoint.compaction import DropAll, rewrite_thread
 from foldpoint.compaction.clean import clean
@@ -35,6 +35,7 @@ from torture.faulty import FAULTS, FaultyStore
 Read = tuple[Header, object, dict[str, Value], list[Write]]
 World = dict[str, Read]
 
+FILLER = event_content(0, bytes(CHECK_BYTES), b"")
 RIVAL = next(fault for fault in FAULTS if fault.applies == "after a rival")
 CRASHES = [fault for fault in FAULTS if fault.crash]
 
@@ -259,29 +260,74 @@ def test_a_checkpoint_is_left_out_if_a_lost_segment_says_that_it_is_about_it() -
     assert {*late} <= {*verified.quarantine.left_out}
 
 
-def test_pending_writes_that_cannot_be_read_are_told_and_those_of_other_tasks_stay() -> None:
-    stream = short()
+def with_writes_upon_writes() -> tuple[Stream, list[Callable[[], object]]]:
+    """Ways to log two tasks' writes, of which the second refers to the first one's bytes, and then a third one's."""
+    stream = Stream()
+    stream.engine = Engine(stream.store, Settings(window=8, segment_level=1, snapshot_ratio=99.0), clock=stream.clock)
+    stream.put(0, 2)
     long = value([f"{n:x}" * 50 for n in range(200)])
-    for task in ("first", "second"):  # refers to the first one's bytes
-        stream.engine.put_writes("t", "", id_of(1), [Write(task, 0, "list", long, "")])
-    stream.engine.put_writes("t", "", id_of(1), [write(9, "third")])
+    writes = [Write("first", 0, "list", long, ""), Write("second", 0, "list", long, ""), write(9, "third")]
+    return stream, [lambda one=one: stream.engine.put_writes("t", "", id_of(1), [one]) for one in writes]  # type: ignore[misc]
+
+
+def test_where_pending_writes_cannot_be_read_those_of_other_tasks_stay() -> None:
+    stream, puts = with_writes_upon_writes()
+    for put in puts:
+        put()
     unharmed = world(stream.fresh())
     lose(stream, tail(stream)[4])
     verified = goes_on(stream, unharmed)
+    assert [one.task_id for one in world(stream.fresh())[id_of(1)][3]] == ["task", "third"]
+    assert verified.quarantine is not None
+    assert verified.quarantine.unread == ((6, 6),)
+
+
+def test_checkpoints_that_go_on_without_pending_writes_that_are_known_of_are_named() -> None:
+    stream, puts = with_writes_upon_writes()
+    for put in puts[:2]:
+        stream.engine.reader("t", "").seal()
+        put()
+    stream.engine.reader("t", "").seal()
+    unharmed = world(after_the_grace(stream).fresh())
+    lose(stream, segments(stream)[1])
+    verified = goes_on(stream, unharmed)
+    assert [one.task_id for one in world(stream.fresh())[id_of(1)][3]] == ["task"]
     assert verified.quarantine is not None
     assert verified.quarantine.without_writes == (id_of(1),)
-    assert [one.task_id for one in world(stream.fresh())[id_of(1)][3]] == ["task", "third"]
+
+
+def with_delta(n: int, *, stored: bool) -> Checkpoint:
+    """The n-th of a line with a DeltaChannel, which few store; the others are read from their ancestors' writes."""
+    made = numbered(n, **({"delta": f"as of {n}"} if stored else {}))
+    return replace(made, header=replace(made.header, channel_versions={"list": n + 1, "delta": n + 1}))
+
+
+def delta_write(n: int) -> Write:
+    return Write("task", 0, "delta", value(f"write {n}"), "")
 
 
 def with_a_delta_channel(stored: set[int]) -> Stream:
-    """A line with a DeltaChannel, which few checkpoints store; the others are read from their ancestors' writes."""
     stream = Stream()
     for n in range(40):
-        made = numbered(n, **({"delta": f"as of {n}"} if n in stored else {}))
-        made = replace(made, header=replace(made.header, channel_versions={"list": n + 1, "delta": n + 1}))
-        stream.engine.put("t", "", made)
-        stream.engine.put_writes("t", "", id_of(n), [Write("task", 0, "delta", value(f"write {n}"), "")])
+        stream.engine.put("t", "", with_delta(n, stored=n in stored))
+        stream.engine.put_writes("t", "", id_of(n), [delta_write(n)])
     return after_the_grace(stream)
+
+
+def test_a_checkpoint_goes_on_only_if_no_writes_that_came_before_its_parent_may_be_lost() -> None:
+    stream = Stream()
+    stream.engine = Engine(stream.store, Settings(window=8, segment_level=1, snapshot_ratio=99.0), clock=stream.clock)
+    for act in (
+        lambda: stream.engine.put("t", "", with_delta(0, stored=True)),
+        lambda: stream.engine.put_writes("t", "", id_of(1), [delta_write(1)]),
+        lambda: [stream.engine.put("t", "", with_delta(n, stored=n == 1)) for n in (1, 2)],
+    ):
+        act()
+        stream.engine.reader("t", "").seal()
+    unharmed = world(after_the_grace(stream).fresh())
+    lose(stream, segments(stream)[1])
+    goes_on(stream, unharmed)
+    assert world(stream.fresh()).keys() == {id_of(0), id_of(1), id_of(500)}
 
 
 def test_a_checkpoint_whose_ancestors_hold_what_it_does_not_store_goes_on_only_with_them() -> None:
@@ -302,7 +348,8 @@ def test_a_checkpoint_whose_ancestors_hold_what_it_does_not_store_goes_on_only_w
         assert history(checkpoint_id) == expected[checkpoint_id]
 
 
-def test_a_snapshot_that_contradicts_the_log_tells_nothing() -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_snapshot_that_contradicts_the_log_tells_nothing(whole: bool) -> None:
     stream = Stream()
     settings = Settings(window=8, segment_level=1, grace=100)
     for checkpoints, ratio in (([numbered(0), numbered(1)], 99.0), ([numbered(5, 1)], 99.0), ([numbered(6, 1)], 0.01)):
@@ -314,15 +361,18 @@ def test_a_snapshot_that_contradicts_the_log_tells_nothing() -> None:
     key, io = latest_snapshot(stream), stream.engine.io
     [part] = stream.store.get_many([key])
     [one] = decode_snapshot(io.inflate(key, io.part(key, part), SNAPSHOT))
-    other = Told(one.seq, encode_checkpoint(one.seq, numbered(6, 1, forged=True), None), b"else")
+    other = Told(
+        one.seq, encode_checkpoint(one.seq, numbered(6, 1, forged=True), None), one.check if whole else b"else"
+    )
     lose(stream, key)
     stream.store.create([(key, io.seal_part(key, io.seal(key, SNAPSHOT, 0, encode_snapshot([other]))))], ttl=None)
-    lose(stream, segments(stream)[1])
+    if not whole:
+        lose(stream, segments(stream)[1])
     latest = stream.fresh().latest("t", "")
     assert latest is not None
     assert told(latest) != unharmed[id_of(6)]
     assert salvaged(stream.fresh(), MemoryStore()).sound
-    assert world(stream.fresh()) == {id_of(n): unharmed[id_of(n)] for n in (0, 1, 6)}
+    assert world(stream.fresh()) == {id_of(n): unharmed[id_of(n)] for n in (0, 1, *([5] if whole else []), 6)}
 
 
 def test_what_was_sealed_upon_something_else_than_is_there_is_left_out() -> None:
@@ -359,6 +409,16 @@ def test_what_was_put_upon_something_else_than_is_there_is_left_out() -> None:
     verified = salvaged(stream.fresh(), MemoryStore())
     assert verified.sound
     assert [labels["step"] for _, labels, _, _ in world(stream.fresh()).values()] == [9, 1, 0]  # type: ignore[index]
+
+
+def test_writes_wait_for_their_checkpoint_as_before() -> None:
+    stream = after_the_grace(young())
+    stream.engine.put_writes("t", "", id_of(16), [write(16)])
+    stream.put(15, 16)
+    lose(stream, segments(stream)[0])
+    assert salvaged(stream.fresh(), MemoryStore()).sound
+    stream.fresh().put("t", "", numbered(16))
+    assert world(stream.fresh())[id_of(16)][3] == [write(16)]
 
 
 class Xor:
@@ -462,7 +522,7 @@ def test_a_process_that_puts_meanwhile_or_later_loses_nothing() -> None:
     calls = 0
     for at in range(1000):
         stream, into = with_an_old_gap(), MemoryStore()
-        held = stream.fresh()
+        held, epoch = stream.fresh(), stream.layout.epoch
         held.put("t", "", numbered(20, 16))
         acknowledged = [20]
 
@@ -482,6 +542,9 @@ def test_a_process_that_puts_meanwhile_or_later_loses_nothing() -> None:
         if 21 in acknowledged:
             assert after[id_of(21)][3] == [write(21)]
         assert verify_stream(stream.fresh(), "t", "").findings == ()
+        records = stream.store.records()
+        left = [key for key in records if keys.epoch_of(key) == epoch and key not in into._log]
+        assert {len(stream.engine.io.open(key, records[key], EVENT).content) for key in left} <= {len(FILLER)}
     assert calls > 20
 
 
