@@ -151,16 +151,6 @@ class Cluster:
         assert process is not None, f"node {index} is not running"
         process.send_signal(signal.SIGCONT)
 
-    def isolate(self, index: int) -> None:
-        """Cut a node's heartbeats. The others form a cluster without it at once; it does not notice until `rejoin`,
-        and goes on serving the clients that still reach it.
-        """
-        self.info(index, "set-config:context=network;heartbeat.protocol=none")
-
-    def rejoin(self, index: int) -> None:
-        """Undo `isolate`."""
-        self.info(index, "set-config:context=network;heartbeat.protocol=v3")
-
     def restart(self, index: int, *, settled: bool = True) -> None:
         """Start a node that was killed or stopped, on its own ports and folder; waits until it has joined.
 

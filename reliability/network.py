@@ -21,9 +21,14 @@ class NetworkUnavailable(Exception):
     """This machine gives no network namespaces; the message says why."""
 
 
+def inside() -> bool:
+    """Whether this process is in a network of its own."""
+    return bool(os.environ.get(_INSIDE))
+
+
 def enter() -> None:
     """Start this program again in a network of its own, unless it is in one. Raises NetworkUnavailable."""
-    if os.environ.get(_INSIDE):
+    if inside():
         return
     command = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
     try:

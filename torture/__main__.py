@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from reliability.network import NetworkUnavailable, enter
 from torture import flips as flipping
 from torture import fuzz as fuzzing
 from torture import kills as killing
@@ -54,8 +55,11 @@ def main(context: click.Context) -> None:
 
     A failure is printed with the seed, and the command, that repeats it; the exit code is 1 then.
     """
+    if context.invoked_subcommand is not None:
+        return
+    _in_a_network()
     failed = False
-    for command in (machine, kills, flips, fuzz) if context.invoked_subcommand is None else ():
+    for command in (machine, kills, flips, fuzz):
         try:
             context.invoke(command)
         except SystemExit:
@@ -119,6 +123,8 @@ def kills(stores: Sequence[str], runs: int | None, seed: int | None, as_json: bo
     On Aerospike three nodes (`asd` on PATH) are killed, paused and cut off meanwhile, one at a time. The seed says who
     is killed when; what the processes do meanwhile differs.
     """
+    if not stores or "aerospike" in stores:
+        _in_a_network()
     for store in stores or ("sqlite", "aerospike"):
         (number,) = _seeds(seed, 1)
         told, started = Told(f"kills on {store}"), time.monotonic()
@@ -161,6 +167,14 @@ def fuzz(
         for name in names or fuzzing.names()
     ]
     _finish(_batches("fuzz", "inputs", jobs, workers), as_json)
+
+
+def _in_a_network() -> None:
+    """Begin again in one, so that nodes can be cut off."""
+    try:
+        enter()
+    except NetworkUnavailable as error:
+        click.echo(f"No node will be cut off: {error}", err=True)
 
 
 def _seeds(first: int | None, count: int) -> Iterable[int]:

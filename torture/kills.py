@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
@@ -24,10 +25,13 @@ from foldpoint.compaction.verify import verify
 from foldpoint.engine.url import open_store
 from foldpoint.errors import FoldpointError
 from foldpoint.settings import Settings
-from reliability.cluster import Cluster, start_cluster
+from reliability.cluster import Cluster, Place
+from reliability.cluster import Settings as NodeSettings
+from reliability.faults import FAULTS
+from reliability.network import Network, inside
 from reliability.workload import channel_values, config, make_checkpoint, message
 
-THREADS = 3
+NODES, THREADS = 3, 3
 SETTINGS = Settings(window=8, grace=2.0)
 """A grace that passes between two kills."""
 _PAUSE = 0.02
@@ -245,28 +249,41 @@ def on_sqlite(folder: Path, kills: int, seed: int, say: Say) -> Killed:
 
 
 def on_aerospike(folder: Path, kills: int, seed: int, say: Say) -> Killed:
-    """Three nodes, of which one at a time is killed, paused or cut off from the others."""
-    cluster = start_cluster(3, storage="device", heartbeat_ms=150, heartbeats_missed=10, nsup_period=120)
+    """Three nodes, of which one at a time is killed, paused or, where this machine has networks for them, cut off."""
+    network = Network(NODES) if inside() else None
+    nodes = NodeSettings(
+        replication_factor=2,
+        storage="device",
+        nsup_period=120,
+        heartbeat_ms=150,
+        heartbeats_missed=10,
+        min_cluster_size=2,
+    )
+    cluster = Cluster(network.places if network else [Place()] * NODES, nodes)
     try:
         hosts = ",".join(f"{host}:{port}" for host, port in cluster.hosts)
         url = f"aerospike://{hosts}/{cluster.namespace}?prefix=fp"
         _patiently(lambda: open_store(url, SETTINGS).setup())
-        trouble = _Trouble(cluster)
+        trouble = _Trouble(cluster, network)
         found = kill_often(url, kills, seed, folder, say, trouble)
         trouble.heal()
-        cluster.wait_formed(3, seconds=_STORE_SECONDS)
+        cluster.wait_formed(NODES, seconds=_STORE_SECONDS)
         found.faults = trouble.faults
         read_back(url, found)
         return found
     finally:
         cluster.stop()
+        if network:
+            network.close()
 
 
 class _Trouble:
     """Every eighth time it is called a node fails, and is well again four calls later."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, network: Network | None) -> None:
         self._cluster = cluster
+        self._network = network
+        self._choices = [FAULTS[name] for name in ("kill", "pause", *(("isolate",) if network else ()))]
         self._calls = 0
         self._mend: Callable[[], None] | None = None
         self.faults = 0
@@ -274,15 +291,9 @@ class _Trouble:
     def __call__(self, chance: random.Random) -> None:
         self._calls += 1
         if self._calls % 8 == 4:
-            node = chance.randrange(3)
-            name, self._mend = chance.choice(
-                [
-                    (self._cluster.kill, lambda: self._cluster.restart(node, settled=False)),
-                    (self._cluster.pause, lambda: self._cluster.resume(node)),
-                    (self._cluster.isolate, lambda: self._cluster.rejoin(node)),
-                ]
-            )
-            name(node)
+            fault, node = chance.choice(self._choices), chance.randrange(NODES)
+            fault.inject(self._cluster, self._network, node)
+            self._mend = partial(fault.heal, self._cluster, self._network, node)
             self.faults += 1
         elif self._calls % 8 == 0:
             self.heal()
@@ -291,4 +302,4 @@ class _Trouble:
         if self._mend is not None:
             self._mend()
             self._mend = None
-            self._cluster.wait_formed(3, settled=False, seconds=_STORE_SECONDS)
+            self._cluster.wait_formed(NODES, settled=False, seconds=_STORE_SECONDS)

@@ -24,8 +24,9 @@ def read_settings(client: Any, namespace: str) -> list[Settings]:
     StoreMismatch when there is no such one; Refusal when a node does not answer.
     """
     _require_namespace(client, namespace)
-    general = _ask_pairs(client, "statistics")
-    return [{**general.get(node, {}), **own} for node, own in _ask_pairs(client, f"namespace/{namespace}").items()]
+    service, general = _ask_pairs(client, "get-config:context=service"), _ask_pairs(client, "statistics")
+    own = _ask_pairs(client, f"namespace/{namespace}")
+    return [{**service.get(node, {}), **general.get(node, {}), **own[node]} for node in own]
 
 
 def largest_value(nodes: Iterable[Settings]) -> int:
@@ -213,6 +214,18 @@ def _clock(node: Settings, ttl: bool) -> Iterable[Finding]:
         )
 
 
+def _minority(node: Settings, ttl: bool) -> Iterable[Finding]:
+    nodes = _number(node, "cluster_size")
+    if nodes > 2 and _number(node, "min-cluster-size") * 2 <= nodes:
+        yield Finding(
+            "min-cluster-size",
+            node.get("min-cluster-size", "1"),
+            "a node that is cut off from the others and not from its clients goes on alone; what it and the others take"
+            " under one key are two records, and one is lost",
+            f"min-cluster-size {nodes // 2 + 1}, in the service stanza",
+        )
+
+
 _RULES: tuple[Callable[[Settings, bool], Iterable[Finding]], ...] = (
     _conflict_resolution,
     _duplicate_resolution,
@@ -227,4 +240,5 @@ _RULES: tuple[Callable[[Settings, bool], Iterable[Finding]], ...] = (
     _eviction,
     _stop_writes,
     _clock,
+    _minority,
 )
