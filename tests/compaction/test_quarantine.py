@@ -19,7 +19,7 @@ from foldpoint.codecs.envelope import CHECK_BYTES, EVENT, SEGMENT, SNAPSHOT, eve
 from foldpoint.codecs.event import encode_checkpoint
 from foldpoint.codecs.model import Checkpoint, Header, Value, Write
 from foldpoint.codecs.segment import Told, decode_snapshot, encode_segment, encode_snapshot
-from foldpoint.compaction import DropAll, rewrite_thread
+from foldpoint.compaction import DropAll, KeepLast, rewrite_thread
 from foldpoint.compaction.clean import clean
 from foldpoint.compaction.quarantine import require_another
 from foldpoint.compaction.verify import Verified, verify_stream
@@ -419,6 +419,22 @@ def test_writes_wait_for_their_checkpoint_as_before() -> None:
     assert salvaged(stream.fresh(), MemoryStore()).sound
     stream.fresh().put("t", "", numbered(16))
     assert world(stream.fresh())[id_of(16)][3] == [write(16)]
+
+
+def test_what_a_checkpoint_carries_of_ancestors_that_were_dropped_stays_with_it() -> None:
+    stream = with_a_delta_channel({0})
+    rewrite_thread(stream.engine, "t", KeepLast(3))
+    for n in (40, 41):
+        stream.engine.put("t", "", with_delta(n, stored=False))
+
+    def histories() -> list[object]:
+        return [stream.fresh().channel_history("t", "", id_of(n), ["delta"]) for n in (37, 38, 39)]
+
+    expected = histories()
+    lose(stream, tail(stream)[0])
+    assert salvaged(stream.fresh(), MemoryStore()).sound
+    assert histories() == expected
+    assert world(stream.fresh()).keys() == {id_of(n) for n in (37, 38, 39)}
 
 
 class Xor:

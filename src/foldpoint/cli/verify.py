@@ -11,7 +11,7 @@ from foldpoint.cli.opening import json_option, open_engine, url_option
 from foldpoint.cli.output import print_rows, printable
 from foldpoint.compaction.archives import Archives
 from foldpoint.compaction.quarantine import require_another
-from foldpoint.compaction.verify import Verified, verify
+from foldpoint.compaction.verify import Finding, Verified, verify
 
 EXAMPLES = """
 \b
@@ -58,7 +58,7 @@ def command(
         if as_json:
             print_rows(map(asdict, found), as_json=True)
         else:
-            rows = [asdict(finding) for verified in found for finding in verified.findings]
+            rows = [_row(finding) for verified in found for finding in verified.findings]
             streams = "1 stream" if len(checked) == 1 else f"{len(checked):,} streams"
             print_rows(rows, as_json=False, nothing=f"Checked {streams}, found nothing.")
             for verified in checked:
@@ -70,6 +70,11 @@ def _seen(found: Iterator[Verified], checked: list[Verified]) -> Iterator[Verifi
     for verified in found:
         checked.append(verified)
         yield verified
+
+
+def _row(finding: Finding) -> dict[str, object]:
+    row = asdict(finding)
+    return {**row, "repaired": "in quarantine"} if row.pop("quarantined") else row
 
 
 def _say(verified: Verified) -> None:
