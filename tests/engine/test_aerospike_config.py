@@ -28,6 +28,8 @@ SOUND = {
     "stop_writes": "false",
     "clock_skew_stop_writes": "false",
     "cluster_clock_skew_ms": "3",
+    "cluster_size": "5",
+    "min-cluster-size": "3",
 }
 
 
@@ -52,6 +54,7 @@ def test_a_sound_node_has_nothing_to_report() -> None:
         ("stop_writes", "true", "free space, add nodes or set the clocks"),
         ("clock_skew_stop_writes", "true", "free space, add nodes or set the clocks"),
         ("cluster_clock_skew_ms", "250", "keep the nodes' clocks together with NTP"),
+        ("min-cluster-size", "2", "min-cluster-size 3 (in service)"),
     ],
 )
 def test_a_setting_that_endangers_data_is_reported_once_with_what_to_do(setting: str, value: str, remedy: str) -> None:
@@ -85,8 +88,13 @@ def test_memory_without_a_file_is_reported() -> None:
 
 
 def test_a_namespace_with_strong_consistency_resolves_conflicts_by_itself() -> None:
-    node = {**SOUND, "strong-consistency": "true", "conflict-resolution-policy": "generation"}
-    assert examine([node], ttl=False) == []
+    loose = {"conflict-resolution-policy": "generation", "min-cluster-size": "1"}
+    assert examine([{**SOUND, "strong-consistency": "true", **loose}], ttl=False) == []
+
+
+@pytest.mark.parametrize("nodes", ["1", "2"])
+def test_one_of_two_nodes_may_go_on_alone(nodes: str) -> None:
+    assert examine([{**SOUND, "cluster_size": nodes, "min-cluster-size": "1"}], ttl=False) == []
 
 
 def test_clocks_that_nearly_agree_are_no_danger() -> None:

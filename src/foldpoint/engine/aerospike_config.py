@@ -216,13 +216,14 @@ def _clock(node: Settings, ttl: bool) -> Iterable[Finding]:
 
 def _minority(node: Settings, ttl: bool) -> Iterable[Finding]:
     nodes = _number(node, "cluster_size")
-    if nodes > 2 and _number(node, "min-cluster-size") * 2 <= nodes:
+    alone = node.get("strong-consistency") != "true" and _number(node, "min-cluster-size") * 2 <= nodes
+    if nodes > 2 and alone:
         yield Finding(
             "min-cluster-size",
             node.get("min-cluster-size", "1"),
             "a node that is cut off from the others and not from its clients goes on alone; what it and the others take"
             " under one key are two records, and one is lost",
-            f"min-cluster-size {nodes // 2 + 1}, in the service stanza",
+            f"min-cluster-size {nodes // 2 + 1} (in service)",
         )
 
 
