@@ -115,9 +115,10 @@ def flips(kinds: Sequence[str], seed: int | None, workers: int, as_json: bool) -
 @click.option("--store", "stores", multiple=True, type=click.Choice(["sqlite", "aerospike"]),
               help="Only on this; may be repeated.  [default: both]")  # fmt: skip
 @click.option("--runs", type=int, help="Kills.  [default: 500 on SQLite, 100 on Aerospike]")
+@click.option("--split", is_flag=True, help="Cut nodes off from each other alone, too; see docs/RELIABILITY.md.")
 @_SEED
 @_JSON
-def kills(stores: Sequence[str], runs: int | None, seed: int | None, as_json: bool) -> None:
+def kills(stores: Sequence[str], runs: int | None, split: bool, seed: int | None, as_json: bool) -> None:
     """Two writers and a compactor on shared threads, one of them killed every half second.
 
     On Aerospike three nodes (`asd` on PATH) are killed, paused and cut off meanwhile, one at a time. The seed says who
@@ -133,7 +134,7 @@ def kills(stores: Sequence[str], runs: int | None, seed: int | None, as_json: bo
             if store == "sqlite":
                 found = killing.on_sqlite(Path(folder), runs or 500, number, say)
             else:
-                found = killing.on_aerospike(Path(folder), runs or 100, number, say)
+                found = killing.on_aerospike(Path(folder), runs or 100, number, say, split=split)
         told.figures = {
             "kills of processes": found.kills,
             "faults of nodes": found.faults,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -248,9 +248,13 @@ def on_sqlite(folder: Path, kills: int, seed: int, say: Say) -> Killed:
     return found
 
 
-def on_aerospike(folder: Path, kills: int, seed: int, say: Say) -> Killed:
-    """Three nodes, of which one at a time is killed, paused or, where this machine has networks for them, cut off."""
+def on_aerospike(folder: Path, kills: int, seed: int, say: Say, *, split: bool = False) -> Killed:
+    """Three nodes, of which one at a time is killed, paused or, where this machine has networks for them, cut off.
+
+    split: or cut off from the other nodes alone.
+    """
     network = Network(NODES) if inside() else None
+    cuts = ("isolate", "split") if split else ("isolate",)
     nodes = NodeSettings(
         replication_factor=2,
         storage="device",
@@ -264,7 +268,7 @@ def on_aerospike(folder: Path, kills: int, seed: int, say: Say) -> Killed:
         hosts = ",".join(f"{host}:{port}" for host, port in cluster.hosts)
         url = f"aerospike://{hosts}/{cluster.namespace}?prefix=fp"
         _patiently(lambda: open_store(url, SETTINGS).setup())
-        trouble = _Trouble(cluster, network)
+        trouble = _Trouble(cluster, network, ("kill", "pause", *(cuts if network else ())))
         found = kill_often(url, kills, seed, folder, say, trouble)
         trouble.heal()
         cluster.wait_formed(NODES, seconds=_STORE_SECONDS)
@@ -278,12 +282,14 @@ def on_aerospike(folder: Path, kills: int, seed: int, say: Say) -> Killed:
 
 
 class _Trouble:
-    """Every eighth time it is called a node fails, and is well again four calls later."""
+    """Every eighth time it is called a node fails, and is well again four calls later, with its copies of all records:
+    a second node that fails before takes the only ones there are.
+    """
 
-    def __init__(self, cluster: Cluster, network: Network | None) -> None:
+    def __init__(self, cluster: Cluster, network: Network | None, faults: Sequence[str]) -> None:
         self._cluster = cluster
         self._network = network
-        self._choices = [FAULTS[name] for name in ("kill", "pause", *(("isolate",) if network else ()))]
+        self._choices = [FAULTS[name] for name in faults]
         self._calls = 0
         self._mend: Callable[[], None] | None = None
         self.faults = 0
@@ -302,4 +308,4 @@ class _Trouble:
         if self._mend is not None:
             self._mend()
             self._mend = None
-            self._cluster.wait_formed(NODES, settled=False, seconds=_STORE_SECONDS)
+            self._cluster.wait_formed(NODES, seconds=_STORE_SECONDS)
