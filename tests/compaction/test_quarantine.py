@@ -29,7 +29,7 @@ from foldpoint.engine.layout import Layout
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
-from foldpoint.errors import CorruptRecord, RecordError, StoreUnavailable
+from foldpoint.errors import CorruptRecord, RecordError, StoreBusy, StoreUnavailable
 from torture.faulty import FAULTS, FaultyStore
 
 Read = tuple[Header, object, dict[str, Value], list[Write]]
@@ -482,6 +482,16 @@ def test_the_quarantine_is_another_store_by_whatever_name(tmp_path: Path) -> Non
     for store in stores:
         assert list(store.keys()) == []
         store.close()
+
+
+def test_nothing_is_done_while_data_moves_between_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be read then need not be lost."""
+    stream, into, tokens = lost_in_the_tail(), MemoryStore(), iter([b"one", b"two"])
+    before = stream.store.records(), {**stream.store._heads}
+    monkeypatch.setattr(stream.store, "settled", lambda: next(tokens))
+    with pytest.raises(StoreBusy):
+        salvaged(stream.fresh(), into)
+    assert (stream.store.records(), stream.store._heads, into._log) == (*before, {})
 
 
 def test_a_thread_that_is_in_quarantine_already_is_left_alone_until_it_is_deleted_there() -> None:
