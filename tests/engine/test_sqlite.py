@@ -20,7 +20,7 @@ import pytest
 from foldpoint.engine import sqlite_file as module
 from foldpoint.engine.records import HeadRecord
 from foldpoint.engine.sqlite import SqliteStore
-from foldpoint.engine.sqlite_file import translate
+from foldpoint.engine.sqlite_errors import translate
 from foldpoint.errors import (
     StoreBusy,
     StoreFull,

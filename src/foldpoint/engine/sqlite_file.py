@@ -25,13 +25,9 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from foldpoint.engine.memory import MIB
-from foldpoint.errors import (
-    StoreBusy,
-    StoreFull,
-    StoreMismatch,
-    StoreReadOnly,
-    StoreUnavailable,
-)
+from foldpoint.engine.sqlite_errors import is_busy, translate
+from foldpoint.engine.sqlite_pool import Pool
+from foldpoint.errors import StoreBusy, StoreMismatch, StoreUnavailable
 
 APPLICATION_ID = 0x464C4450  # "FLDP", written to disk
 SCHEMA_VERSION = 1  # user_version, written to disk
@@ -58,38 +54,6 @@ _DDL = (
 VACUUM_AT_COMMIT, VACUUM_ON_DEMAND = 1, 2  # modes of auto_vacuum: FULL and INCREMENTAL
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
-# SQLite's result codes (the sqlite3 module names them from Python 3.11 on).
-_BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _PROTOCOL, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 15, 26
-_IOERR_WRITE, _IOERR_SHMSIZE, _READONLY_DBMOVED = 778, 4874, 1032
-
-_GROWN = (StoreFull, "the file could not grow: look for a full disk, a quota, a file-size limit or a failing disk")
-_HELD = (StoreBusy, "it is in use; try again, or find what keeps a transaction open")
-_MEANINGS: dict[int, tuple[type[StoreUnavailable], str]] = {
-    _BUSY: _HELD,
-    _LOCKED: _HELD,
-    _PROTOCOL: _HELD,
-    _READONLY: (StoreReadOnly, "make the file and its directory writable"),
-    _READONLY_DBMOVED: (StoreUnavailable, "the file was moved or removed while open; open it again"),
-    _FULL: (StoreFull, "free space on the disk"),
-    _IOERR: (StoreUnavailable, "the disk failed; look at the system's log"),
-    _IOERR_WRITE: _GROWN,
-    _IOERR_SHMSIZE: _GROWN,
-    _CORRUPT: (StoreUnavailable, "the file is damaged; restore a copy, or recover it with sqlite3's .recover"),
-    _CANTOPEN: (StoreUnavailable, "check that its directory exists and that this user may read and write there"),
-    _NOTADB: (StoreMismatch, "the file is no SQLite database; give Foldpoint a file of its own"),
-}
-_TEXTS = (
-    ("database is locked", _BUSY),
-    ("database table is locked", _LOCKED),
-    ("locking protocol", _PROTOCOL),
-    ("attempt to write a readonly database", _READONLY),
-    ("database or disk is full", _FULL),
-    ("disk I/O error", _IOERR),
-    ("database disk image is malformed", _CORRUPT),
-    ("unable to open database file", _CANTOPEN),
-    ("file is not a database", _NOTADB),
-)
-
 _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -106,7 +70,7 @@ class SqliteFile:
         self._wal_limit = WAL_LIMIT
         self._write_lock = threading.Lock()
         self._waiting: deque[_Request] = deque()
-        self._pool = _Pool(self._open, MAX_CONNECTIONS, busy_timeout)
+        self._pool = Pool(self._open, MAX_CONNECTIONS, busy_timeout)
         _forks.watch(self)
 
     def require_open(self) -> None:
@@ -315,94 +279,6 @@ class _Request:
         return self._answer
 
 
-class _NoneFree(sqlite3.OperationalError):
-    """The pool had no connection to lend for too long."""
-
-    sqlite_errorcode = _BUSY
-
-
-class _Pool:
-    """Lends connections, each to one thread at a time, at most `limit` at once."""
-
-    def __init__(self, open_one: Callable[[], sqlite3.Connection], limit: int, patience: float) -> None:
-        self._open_one = open_one
-        self._limit = limit
-        self._patience = patience  # seconds
-        self._closed: str | None = None
-        self.renew()
-
-    def renew(self) -> None:
-        """Start empty, in this process. REQUIRES no connection open."""
-        self._pid = os.getpid()
-        self._gate = threading.Condition()
-        self._idle: list[sqlite3.Connection] = []
-        self._lent = 0
-        self._paused = False
-
-    def why_closed(self) -> str | None:
-        if self._pid != os.getpid():
-            return "the process was forked unseen by Python while the store was open; open it after the fork"
-        return self._closed
-
-    @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
-        """One of the connections; after any error it is closed, which rolls its transaction back."""
-        gate = self._gate
-        db = self._take()
-        try:
-            if db is None:
-                db = self._open_one()
-            yield db
-        except BaseException:
-            if db is not None:
-                db.close()
-            db = None
-            raise
-        finally:
-            with gate:
-                self._put_back(db)
-
-    def close(self, reason: str) -> None:
-        with self._gate:
-            self._closed = self._closed or reason
-            self._close_idle()
-
-    def quiesce(self) -> None:
-        """Wait until nothing is lent, close all, and lend nothing until `resume` (or `renew`)."""
-        self._gate.acquire()
-        self._paused = True
-        self._gate.wait_for(lambda: self._lent == 0)
-        self._close_idle()
-
-    def resume(self) -> None:
-        self._paused = False
-        self._gate.notify_all()
-        self._gate.release()
-
-    def _take(self) -> sqlite3.Connection | None:
-        """An idle connection, or None for leave to open one."""
-        with self._gate:
-            if not self._gate.wait_for(self._may_lend, timeout=self._patience):
-                raise _NoneFree(f"all {self._limit} connections were in use for {self._patience} s")
-            self._lent += 1
-            return self._idle.pop() if self._idle else None
-
-    def _may_lend(self) -> bool:
-        return self._lent < self._limit and not self._paused
-
-    def _put_back(self, db: sqlite3.Connection | None) -> None:
-        self._lent -= 1
-        if db is not None:
-            self._idle.append(db)
-        if self._closed:
-            self._close_idle()
-        self._gate.notify_all()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-
-
 class _Forks:
     """Sees to it that no file of ours is open in SQLite while this process forks."""
 
@@ -505,7 +381,7 @@ def _when_free(db: sqlite3.Connection, statement: str, patience: float) -> sqlit
         try:
             return db.execute(statement)
         except sqlite3.OperationalError as error:
-            if not _is_busy(error) or time.monotonic() >= deadline:
+            if not is_busy(error) or time.monotonic() >= deadline:
                 raise
         time.sleep(random.uniform(0.0005, 0.005))
 
@@ -526,22 +402,3 @@ def _size(path: Path) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def translate(error: sqlite3.Error, path: Path) -> StoreUnavailable:
-    """The store's error for one of SQLite's, saying what happened, to which file, and what to do."""
-    code = _code(error)
-    kind, advice = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or (StoreUnavailable, "see the cause")
-    return kind(f"SQLite store {path}: {error}; {advice}")
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and _code(error) & 0xFF in (_BUSY, _LOCKED)
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's extended result code; before Python 3.11, what the message tells of it."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None:
-        return int(code)
-    return next((code for text, code in _TEXTS if str(error).startswith(text)), 0)
