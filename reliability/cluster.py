@@ -151,13 +151,10 @@ class Cluster:
         assert process is not None, f"node {index} is not running"
         process.send_signal(signal.SIGCONT)
 
-    def restart(self, index: int, *, settled: bool = True) -> None:
-        """Start a node that was killed or stopped, on its own ports and folder; waits until it has joined.
-
-        `settled`: and until all data has migrated, which takes long under load.
-        """
+    def restart(self, index: int) -> None:
+        """Start a node that was killed or stopped, on its own ports and folder; waits until it has all its data."""
         self.nodes[index].start()
-        self.wait_formed(sum(node.running for node in self.nodes), settled=settled)
+        self.wait_formed(sum(node.running for node in self.nodes))
 
     def info(self, index: int, command: str) -> str:
         """The node's answer to an info command; OSError when it does not answer."""

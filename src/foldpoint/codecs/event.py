@@ -130,7 +130,7 @@ def builds_on(event: Event) -> list[int]:
     try:
         if event.kind == CHECKPOINT:
             changed = fields[_CHANGED] if len(fields) > _CHANGED else None
-            references = [delta[5] for delta in changed.values() if len(delta) > 5] if changed else []
+            references = [deltas.references_of(delta) for delta in changed.values()] if changed else []
         else:
             references = [entry[4] for entry in fields[5] if len(entry) > 4]
         back = [event.seq + one for some in references for one in some or () if type(one) is int and one < 0]

@@ -138,11 +138,11 @@ class Slice:
         self._writes: dict[int, list[Write]] = {}
         self._checks: dict[int, bytes] = {}
         for seq, payload, check in snapshot:
-            self.log(seq, payload, check)
+            self.add_payload(seq, payload, check)
         self.whole_from = self.latest_id
 
-    def log(self, seq: int, payload: bytes, check: bytes | None = None) -> None:
-        """As `add`, packed. Raises CorruptRecord."""
+    def add_payload(self, seq: int, payload: bytes, check: bytes | None = None) -> None:
+        """As `add`, of what is not unpacked yet. Raises CorruptRecord."""
         try:
             event = unpack_event(seq, payload)
         except Malformed as error:

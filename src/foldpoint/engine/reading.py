@@ -332,7 +332,7 @@ def add_segment(slice_: Slice, segment: Segment, last: int | None = None) -> Non
     first = max(segment.span.first, slice_.covers + 1)
     end = segment.span.last if last is None else min(last, segment.span.last)
     for seq in (seq for seq in range(first, end + 1) if seq not in slice_.events):
-        slice_.log(seq, payloads.get(seq, FILLER_PAYLOAD))
+        slice_.add_payload(seq, payloads.get(seq, FILLER_PAYLOAD))
     for footing in segment.footings:
         if first <= footing.first <= end and check_of_all(footing.numbers, slice_.check) != footing.check:
             raise CorruptRecord(keys.event(slice_.epoch, footing.first), _ELSEWHERE)
