@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import aerospike_server
 import pytest
@@ -136,29 +137,24 @@ class TestRefusals:
         assert set(FAILURES) >= TRANSIENT
 
     def test_a_hot_head_that_stays_hot_is_busy(self, own: Callable[..., Cluster]) -> None:
-        cluster = own(nodes=2, replication_factor=2)
+        """A write waits for a replica that is paused; of those behind it on the same head, one waits too."""
+        cluster = own(nodes=2, replication_factor=2, heartbeats_missed=100)
         set_config(cluster, "transaction-pending-limit=1")
         store = open_on(cluster, deadline=0.001)
-        store.swap(head(), expected=None, ttl=None)
-        refused: list[StoreBusy] = []
+        keys_on_both_nodes = [bytes([i]) for i in range(32)]
+        cluster.pause(1)
 
-        def work() -> None:
-            for _ in range(500):
-                if refused:
-                    return
-                now = store.get_head(b"h")
-                assert now is not None
-                try:
-                    store.swap(head(now.revision + 1), expected=now.revision, ttl=None)
-                except StoreBusy as error:
-                    refused.append(error)
+        def swap(key: bytes) -> Exception | None:
+            try:
+                store.swap(HeadRecord(key=key, thread=b"t", revision=1, value=b"v"), expected=None, ttl=None)
+            except StoreUnavailable as error:
+                return error
+            return None
 
-        threads = [threading.Thread(target=work) for _ in range(32)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert "the record is hot" in str(refused[0])
+        with ThreadPoolExecutor(4 * len(keys_on_both_nodes)) as pool:
+            refused = list(pool.map(swap, 4 * keys_on_both_nodes))
+        busy = [error for error in refused if isinstance(error, StoreBusy)]
+        assert "the record is hot" in str(busy[0])
         store.close()
 
 
