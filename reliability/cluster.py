@@ -6,6 +6,7 @@ a node dies and its folder goes even when this process is killed outright.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -141,10 +142,11 @@ class Cluster:
         self.nodes[index].end(signal.SIGKILL)
 
     def pause(self, index: int) -> None:
-        """SIGSTOP: the node keeps its connections and answers nothing."""
+        """SIGSTOP: the node keeps its connections and answers nothing. Returns when it has stopped."""
         process = self.nodes[index].process
         assert process is not None, f"node {index} is not running"
         process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
     def resume(self, index: int) -> None:
         process = self.nodes[index].process

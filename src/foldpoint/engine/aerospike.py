@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import aerospike
@@ -29,7 +29,7 @@ from aerospike_helpers.operations import operations
 from foldpoint.engine import aerospike_client as link
 from foldpoint.engine.aerospike_client import Answer, Link, Policy, chunks, pieces
 from foldpoint.engine.aerospike_config import Settings, examine, expires, largest_value, read_settings
-from foldpoint.engine.aerospike_errors import KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, verb
+from foldpoint.engine.aerospike_errors import KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, Refusal, verb
 from foldpoint.engine.memory import check_partition, check_records, check_swap, check_ttl
 from foldpoint.engine.records import Capabilities, Finding, HeadRecord
 from foldpoint.errors import StoreBusy, StoreMismatch, StoreUnavailable
@@ -70,7 +70,7 @@ class AerospikeStore:
         self._namespace = namespace
         self._log_set, self._head_set = f"{prefix}_log", f"{prefix}_head"
         self._index = f"{prefix}_thread"
-        self._link = Link(client, link.merge_policies(policies), deadline, owned=owns_client)
+        self._link = Link(client, namespace, link.merge_policies(policies), deadline, owned=owns_client)
         self._client, self._policies = client, self._link.policies
         settings = self._read_settings()
         self._capabilities = Capabilities(max_record=largest_value(settings), ordered=False, ttl=expires(settings))
@@ -133,7 +133,7 @@ class AerospikeStore:
     @verb
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if len(keys) == 1:
-            bins = self._link.persist(lambda: self._get(self._log_key(keys[0]), self._policies["read"]))
+            bins = self._link.agreed(lambda: self._get(self._log_key(keys[0]), self._policies["read"]))
             return [None if bins is None else self._value(keys[0], bins)]
         values: list[bytes | None] = []
         for start in range(0, len(keys), BATCH_READS):
@@ -142,7 +142,7 @@ class AerospikeStore:
 
     @verb
     def get_head(self, key: bytes) -> HeadRecord | None:
-        bins = self._link.persist(lambda: self._get(self._head_key(key), self._policies["read"]))
+        bins = self._link.agreed(lambda: self._get(self._head_key(key), self._policies["read"]))
         return None if bins is None else self._head(key, bins)
 
     @verb
@@ -161,7 +161,7 @@ class AerospikeStore:
                 return doubted and self._is_ours(self._head_key(head.key), _is_head(head), expiry)
             return True
 
-        return self._link.persist(attempt)
+        return self._link.agreed(attempt)
 
     def heads(self, thread: bytes | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[HeadRecord]:
         """As the contract says. While data migrates, the query may miss a head for a moment."""
@@ -176,7 +176,7 @@ class AerospikeStore:
         policy = {"ttl": self._expiry(ttl), "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL}
         for name, wanted in ((self._log_key, keys), (self._head_key, heads)):
             for some in pieces(wanted):
-                self._send_all({key: Write(name(key), [operations.touch()], policy=policy) for key in some})
+                self._send_all(some, name, operations.touch(), policy)
 
     @verb
     def remove_many(self, keys: Iterable[bytes]) -> None:
@@ -191,8 +191,7 @@ class AerospikeStore:
             "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL,
         }
         for some in pieces(keys):
-            emptied = [operations.write(VALUE, bytearray())]
-            self._send_all({key: Write(self._log_key(key), emptied, policy=policy) for key in some})
+            self._send_all(some, self._log_key, operations.write(VALUE, bytearray()), policy)
 
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
         self._link.require_open()
@@ -264,13 +263,13 @@ class AerospikeStore:
         self._link.persist(attempt)
 
     def _create_one(self, key: bytes, value: bytes, expiry: int) -> bool:
-        """One plain put, cheaper than a batch of one; what follows a failure is the batch's to sort out."""
+        """One plain write, cheaper than a batch of one; what follows a failure is the batch's to sort out."""
         policy = {**self._policies["write"], "exists": aerospike.POLICY_EXISTS_CREATE, "ttl": expiry}
         try:
-            self._client.put(self._log_key(key), {VALUE: value}, None, policy)
+            self._link.operate(self._log_key(key), [operations.write(VALUE, value)], policy)
         except client_errors.RecordExistsError:
             return False
-        except client_errors.AerospikeError as error:
+        except (client_errors.AerospikeError, Refusal) as error:
             if not self._link.is_transient(error):
                 raise
             return self._create_all({key: value}, expiry, again=True)[key]
@@ -284,8 +283,10 @@ class AerospikeStore:
         created: dict[bytes, bool] = {}
 
         def send(keys: Sequence[bytes]) -> BatchRecords:
-            writes = [Write(self._log_key(key), [operations.write(VALUE, values[key])], policy=policy) for key in keys]
-            return self._link.write(writes, size=sum(len(values[key]) for key in keys))
+            size = sum(len(values[key]) for key in keys)
+            in_time = self._link.in_time("batch_write", size)
+            changes = {key: [operations.write(VALUE, values[key]), in_time] for key in keys}
+            return self._link.write([Write(self._log_key(key), changes[key], policy=policy) for key in keys], size)
 
         def note(answers: Iterable[Answer], repeated: bool) -> None:
             for key, code, _, _ in answers:
@@ -303,17 +304,16 @@ class AerospikeStore:
         policy: Policy = {**self._policies["write"], "ttl": expiry}
         if expected is None:
             policy["exists"] = aerospike.POLICY_EXISTS_CREATE
-            self._client.put(self._head_key(head.key), bins, None, policy)
-            return
-        policy |= {"exists": aerospike.POLICY_EXISTS_UPDATE, "expressions": _is_revision(expected).compile()}
+        else:
+            policy |= {"exists": aerospike.POLICY_EXISTS_UPDATE, "expressions": _is_revision(expected).compile()}
         writes = [operations.write(name, value) for name, value in bins.items()]
-        self._client.operate(self._head_key(head.key), writes, None, policy)
+        self._link.operate(self._head_key(head.key), writes, policy)
 
     def _is_ours(self, key: Key, filter_: Any, expiry: int) -> bool:
         """Whether the record is as `filter_` says; if so every replica has it when this returns."""
         policy = {**self._policies["write"], "ttl": expiry, "expressions": filter_.compile()}
         try:
-            self._client.operate(key, [operations.touch()], None, policy)
+            self._link.operate(key, [operations.touch()], policy)
         except (client_errors.FilteredOut, client_errors.RecordNotFound):
             return False
         return True
@@ -331,14 +331,21 @@ class AerospikeStore:
         self._link.settle(keys, send, (0, NOT_FOUND), note)
         return [found.get(key) for key in keys]
 
-    def _send_all(self, writes: Mapping[bytes, Write]) -> None:
-        self._link.settle(list(writes), lambda keys: self._link.write([writes[key] for key in keys]), (0, NOT_FOUND))
-
-    def _remove_all(self, keys: Sequence[bytes]) -> None:
-        policy = self._policies["batch_write"]
+    def _send_all(self, keys: Sequence[bytes], name: Callable[[bytes], Key], change: Any, policy: Policy) -> None:
+        """The same change to many records, where they are there. `name`: what the store calls one."""
 
         def send(some: Sequence[bytes]) -> BatchRecords:
-            return self._client.batch_remove([self._log_key(key) for key in some], policy)
+            changes = [change, self._link.in_time("batch_write")]
+            return self._link.write([Write(name(key), changes, policy=policy) for key in some])
+
+        self._link.settle(keys, send, (0, NOT_FOUND))
+
+    def _remove_all(self, keys: Sequence[bytes]) -> None:
+
+        def send(some: Sequence[bytes]) -> BatchRecords:
+            policy = {"expressions": self._link.filter_in_time("batch_write")}
+            keys = [self._log_key(key) for key in some]
+            return self._client.batch_remove(keys, self._policies["batch_write"], policy)
 
         self._link.settle(keys, send, (0, NOT_FOUND))
 
@@ -387,6 +394,7 @@ class AerospikeStore:
     @verb
     def _scan_page(self, query: Any, policy: Policy, options: Policy) -> list[Any]:
         """The next page. Only a missing index is tried again here: a page that broke off may have lost its records."""
+        self._link.agreed(lambda: None)
         try:
             return list(query.results(policy, options))
         except (client_errors.IndexNotFound, client_errors.IndexNotReadable):

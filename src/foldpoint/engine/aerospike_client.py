@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -12,7 +13,17 @@ from aerospike import exception as client_errors
 from aerospike_helpers.batch.records import BatchRecords, Write
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from foldpoint.engine.aerospike_errors import BATCH_FAILED, NO_ANSWER, NO_NODE, NODELESS, Refusal, translate
+from foldpoint.engine.aerospike_agreement import APPLIED_AT, Agreement, ServerClock
+from foldpoint.engine.aerospike_errors import (
+    BATCH_FAILED,
+    CLUSTER_CHANGE,
+    LATE,
+    NO_ANSWER,
+    NO_NODE,
+    NODELESS,
+    Refusal,
+    translate,
+)
 from foldpoint.errors import StoreUnavailable
 
 Policy: TypeAlias = dict[str, Any]
@@ -23,13 +34,14 @@ R = TypeVar("R")
 # A later attempt may succeed: time-out, cluster in change, hot key, device overload; then the client's own: no
 # connections left, no node for the partition, connection lost, retries spent, too many errors of this node just now,
 # no answer for one record of a batch.
-TRANSIENT = frozenset({9, 7, 11, 14, 18, -7, NO_NODE, -10, -12, -14, NO_ANSWER})
+TRANSIENT = frozenset({9, CLUSTER_CHANGE, 11, 14, 18, -7, NO_NODE, -10, -12, -14, NO_ANSWER}) | LATE
 CLOSED = 11  # also what a client answers that its owner has closed
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 LONGEST_CALL = 60.0
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_WRITES = 1000
+ENDLESS = 60_000  # milliseconds, for callers who set none
 BYTES_PER_MS = 4 * 1024  # the slowest link for which a large batch gets time
 
 # Milliseconds. A read leaves a silent node for a replica after socket_timeout; a write never repeats itself, because
@@ -67,8 +79,12 @@ class Link:
     A context manager around each call: StoreUnavailable once closed.
     """
 
-    def __init__(self, client: Any, policies: Mapping[str, Policy], deadline: float, *, owned: bool) -> None:
+    def __init__(
+        self, client: Any, namespace: str, policies: Mapping[str, Policy], deadline: float, *, owned: bool
+    ) -> None:
         self.client = client
+        self.agreement = Agreement(client)
+        self.clock = ServerClock(client, namespace)
         self.policies = policies
         self._deadline = deadline
         self._owned = owned
@@ -118,6 +134,20 @@ class Link:
             return code in TRANSIENT
         return code in (TRANSIENT | NODELESS) - {CLOSED}
 
+    def agreed(self, attempt: Callable[[], R]) -> R:
+        """As `persist`, of what reads or writes records: only while all nodes agree."""
+
+        def in_agreement() -> R:
+            self.agreement.require()
+            try:
+                return attempt()
+            except (client_errors.AerospikeError, Refusal) as error:
+                if error.code in LATE:
+                    self.clock.ask()
+                raise
+
+        return self.persist(in_agreement)
+
     def persist(self, attempt: Callable[[], R], is_transient: Callable[[BaseException], bool] | None = None) -> R:
         """Call until it succeeds, fails for good, or the deadline after its first failure is over."""
         again = is_transient or self.is_transient
@@ -135,11 +165,30 @@ class Link:
 
     def write(self, writes: list[Write], size: int = 0) -> BatchRecords:
         """One batch; `size` in bytes lengthens the time-out."""
-        policy = dict(self.policies["batch_write"])
-        policy["total_timeout"] += size // BYTES_PER_MS
         batch = BatchRecords(writes)
-        self.client.batch_write(batch, policy)
+        self.client.batch_write(
+            batch, {**self.policies["batch_write"], "total_timeout": self._timeout("batch_write", size)}
+        )
         return batch
+
+    def operate(self, key: Any, changes: list[Any], policy: Policy) -> None:
+        """Change one record, in time; all nodes agree. Tries once."""
+        self.agreement.require()
+        sent_at = time.monotonic_ns()
+        _, _, bins = self.client.operate(key, [*changes, self.in_time("write")], None, policy)
+        self.clock.learn(bins[APPLIED_AT], sent_at)
+
+    def in_time(self, kind: str, size: int = 0) -> Any:
+        """What goes with the operations of a write of `size` bytes, so that no node applies it after its time-out."""
+        return self.clock.in_time(self._timeout(kind, size))
+
+    def filter_in_time(self, kind: str) -> Any:
+        """The same, for a write without operations."""
+        return self.clock.filter(self._timeout(kind))
+
+    def _timeout(self, kind: str, size: int = 0) -> int:
+        """Milliseconds."""
+        return (int(self.policies[kind]["total_timeout"]) or ENDLESS) + size // BYTES_PER_MS
 
     def settle(self, keys: Sequence[bytes], send: Send, accept: tuple[int, ...], note: Note | None = None) -> None:
         """Send `keys` until each is answered with a code in `accept`; repeat only those that were not.
@@ -161,7 +210,7 @@ class Link:
                 refusals = [Refusal(answer.code, f"record {answer.key.hex()}: {answer.text}") for answer in failed]
                 raise next((refusal for refusal in refusals if not self.is_transient(refusal)), refusals[0])
 
-        self.persist(attempt)
+        self.agreed(attempt)
 
 
 class Answer(NamedTuple):

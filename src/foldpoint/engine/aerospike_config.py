@@ -24,8 +24,8 @@ def read_settings(client: Any, namespace: str) -> list[Settings]:
     StoreMismatch when there is no such one; Refusal when a node does not answer.
     """
     _require_namespace(client, namespace)
-    service, general = _ask_pairs(client, "get-config:context=service"), _ask_pairs(client, "statistics")
-    own = _ask_pairs(client, f"namespace/{namespace}")
+    service, general = ask_pairs(client, "get-config:context=service"), ask_pairs(client, "statistics")
+    own = ask_pairs(client, f"namespace/{namespace}")
     return [{**service.get(node, {}), **general.get(node, {}), **own[node]} for node in own]
 
 
@@ -55,7 +55,8 @@ def _ask(client: Any, command: str) -> dict[str, str]:
     return {node: text.strip().split("\t")[-1] for node, (_, text) in answers.items()}
 
 
-def _ask_pairs(client: Any, command: str) -> dict[str, Settings]:
+def ask_pairs(client: Any, command: str) -> dict[str, Settings]:
+    """As pairs of names and values, one mapping a node. Refusal where a node, or every node, gave none."""
     answers = _ask(client, command)
     return {node: dict(pair.split("=", 1) for pair in text.split(";") if "=" in pair) for node, text in answers.items()}
 

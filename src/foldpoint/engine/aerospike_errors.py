@@ -20,11 +20,15 @@ from foldpoint.errors import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+CLUSTER_CHANGE = 7
+LATE = frozenset({26, 27})  # what a write is answered with that came after its time
 KEY_EXISTS, NOT_FOUND, NO_NODE, NO_ANSWER, BATCH_FAILED = 5, 2, -8, -15, -16
+
+TOO_LATE = "the write came to its node after its time-out, and was refused; are the clocks of all nodes alike?"
 
 FAILURES: Mapping[int, tuple[type[StoreUnavailable], str]] = {
     4: (StoreUnavailable, "the server calls the request invalid; is it older than release 6.0?"),
-    7: (StoreUnavailable, "the cluster is changing; try again"),
+    CLUSTER_CHANGE: (StoreUnavailable, "nodes come, go or are cut off; try again when the cluster is whole"),
     8: (StoreFull, "the namespace has stopped writes: it is full; add storage or nodes, or remove data"),
     9: (StoreUnavailable, "no answer in time; is a node down or overloaded?"),
     11: (StoreUnavailable, "the cluster is not available, or the client was closed"),
@@ -33,6 +37,8 @@ FAILURES: Mapping[int, tuple[type[StoreUnavailable], str]] = {
     18: (StoreBusy, "the device cannot keep up; write less, add devices, or raise max-write-cache"),
     20: (StoreMismatch, "the server has no such namespace"),
     22: (StoreReadOnly, "the server forbids the write: a TTL with nsup-period 0, or a set's stop-writes limit"),
+    26: (StoreUnavailable, TOO_LATE),
+    27: (StoreUnavailable, TOO_LATE),
     51: (StoreUnavailable, "this server has no access control; leave out user and password"),
     52: (StoreUnavailable, "access control is off on this server; leave out user and password"),
     60: (StoreForbidden, "the server does not know this user"),

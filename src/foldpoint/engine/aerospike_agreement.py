@@ -1,0 +1,143 @@
+"""What keeps two nodes from taking two records under one key.
+
+A cluster that lost sight of a node, as one that was paused, goes on without it. Once that node is back it takes writes,
+and answers reads, as if nothing had happened, until it notices; of two records under one key the older is lost then,
+although both were acknowledged. So nothing is asked of nodes that have not all named one cluster lately, and a write
+says until when it may be applied: one that waited in a paused node, or on the way to it, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from threading import Lock
+from typing import Any
+
+from aerospike import exception as client_errors
+from aerospike_helpers import expressions
+from aerospike_helpers.operations import expression_operations
+
+from foldpoint.engine.aerospike_config import ask_pairs
+from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, Refusal
+
+APPLIED_AT = "at"
+_SHARE = 6
+"""Nodes are trusted for this share of the time after which the others leave out a silent one."""
+_ANSWER_MS = 500
+_EPOCH = 1_262_304_000
+"""Unix time of the server's year zero, 2010."""
+_NANOSECONDS = 1_000_000_000
+
+
+class Agreement:
+    """Whether all nodes that the client knows are in one cluster. Thread-safe."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._silence = 0.0
+        self._held_at = -math.inf
+        self._nodes: object = None
+        self._cluster: str | None = None
+        self._whole_since: float | None = None
+        self._refusal: tuple[float, Refusal] | None = None
+        self._lock = Lock()
+
+    def require(self) -> None:
+        """Raises Refusal unless they agreed so lately that none can have been left out since.
+
+        Asks each node where that is not known, and once for all threads that want to know.
+        """
+        if self._holds():
+            return
+        came = time.monotonic()
+        with self._lock:
+            if self._holds():
+                return
+            if self._refusal and self._refusal[0] >= came:
+                raise self._refusal[1]
+            self._ask()
+
+    def _holds(self) -> bool:
+        young = time.monotonic() < self._held_at + self._silence / _SHARE
+        return young and self._client.get_nodes() == self._nodes
+
+    def _ask(self) -> None:
+        began, nodes = time.monotonic(), self._client.get_nodes()
+        try:
+            cluster = self._named_by_all(len(nodes))
+            if self._refusal and began > self._held_at + self._silence:
+                self._wait_out(cluster, began)
+        except Refusal as refusal:
+            self._refusal = began, refusal
+            raise
+        self._held_at, self._nodes, self._cluster = began, nodes, cluster
+        self._whole_since = self._refusal = None
+
+    def _named_by_all(self, count: int) -> str:
+        """The key of the cluster, which changes whenever a node joins or leaves."""
+        try:
+            self._silence = self._silence or self._heartbeats()
+            answers = self._client.info_all("cluster-stable:ignore-migrations=true", {"timeout": _ANSWER_MS})
+            keys = {text for _, text in answers.values()}
+            if len(answers) == count and len(keys) == 1 and not any(error for error, _ in answers.values()):
+                return str(keys.pop())
+            found = str(answers)
+        except (client_errors.AerospikeError, Refusal) as error:
+            found = str(error)
+        self._whole_since = None
+        raise Refusal(CLUSTER_CHANGE, f"not all nodes say that they are in one cluster: {found}")
+
+    def _heartbeats(self) -> float:
+        """The time, in seconds, after which a silent node counts as lost."""
+        nodes = ask_pairs(self._client, "get-config:context=network").values()
+        return min(int(node["heartbeat.interval"]) * int(node["heartbeat.timeout"]) for node in nodes) / 1000
+
+    def _wait_out(self, cluster: str, now: float) -> None:
+        """Raises Refusal while a node that was away, and is back, may still be left out by the others.
+
+        They take up to twice the time after which it counted as lost, and name another cluster then.
+        """
+        self._cluster = self._cluster or cluster
+        self._whole_since = self._whole_since or now
+        if cluster == self._cluster and now < self._whole_since + 2 * self._silence:
+            raise Refusal(CLUSTER_CHANGE, "a node was away, and may be left out yet")
+
+
+class ServerClock:
+    """What time it is on the nodes, at the latest. Thread-safe."""
+
+    def __init__(self, client: Any, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._ahead: int | None = None
+
+    def ask(self) -> None:
+        """Each node, for its time in whole seconds. Raises Refusal, or the client's error."""
+        nodes = ask_pairs(self._client, f"namespace/{self._namespace}").values()
+        latest = _EPOCH + max(int(node["current_time"]) for node in nodes) + 1
+        self._ahead = latest * _NANOSECONDS - time.monotonic_ns()
+
+    def learn(self, applied_at: int, sent_at: int) -> None:
+        """applied_at: what a write has answered. sent_at: monotonic nanoseconds before it was sent."""
+        self._ahead = applied_at - sent_at
+
+    def in_time(self, milliseconds: int) -> Any:
+        """An operation without which a write is refused by a node that comes to it later than so long from now.
+
+        It answers, as `APPLIED_AT`, when the write was applied: a record's time is set before the operations on it.
+        """
+        now = expressions.LastUpdateTime()
+        at = expressions.Cond(expressions.LE(now, self._end(milliseconds)), now, expressions.Unknown())
+        return expression_operations.expression_read(APPLIED_AT, at.compile())
+
+    def filter(self, milliseconds: int) -> Any:
+        """The same for what takes no operations, as a filter on the record that is there."""
+        since = expressions.Mul(expressions.SinceUpdateTime(), 1_000_000)
+        now = expressions.Add(expressions.LastUpdateTime(), since)
+        return expressions.LE(now, self._end(milliseconds)).compile()
+
+    def _end(self, milliseconds: int) -> int:
+        if self._ahead is None:
+            self.ask()
+        assert self._ahead is not None
+        return time.monotonic_ns() + self._ahead + milliseconds * 1_000_000
