@@ -28,6 +28,7 @@ from benchmarks.report import about, claims_table, failures, tables
 from benchmarks.results import Cell, Results
 from benchmarks.savers import BY_NAME, SAVERS, Contender
 from benchmarks.workloads import WORKLOADS
+from reliability.cluster import HEARTBEATS
 from reliability.cluster import start_server as start_aerospike
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,7 +141,7 @@ def _servers(stack: ExitStack, chosen: Sequence[Contender], dsn: str | None, aer
     if "postgres" in kinds and not dsn and (programs := postgres.find_server()):
         dsn = stack.enter_context(postgres.start_server(programs))
     if "aerospike" in kinds and not aerospike and shutil.which("asd"):
-        node = start_aerospike(memory="6G")
+        node = start_aerospike(memory="6G", **HEARTBEATS)
         stack.callback(node.stop)
         ((host, port),) = node.hosts
         aerospike = f"{host}:{port}/{node.namespace}"

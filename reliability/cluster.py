@@ -31,6 +31,8 @@ LOOPBACK = "127.0.0.1"
 NAMESPACE = "test"
 START_TIMEOUT = 30.0
 T = TypeVar("T")
+HEARTBEATS = {"heartbeat_ms": 150, "heartbeats_missed": 10}
+"""The server's own; tests notice a lost node sooner."""
 GUARD = 'read -r _; kill -9 "$0"; rm -rf "$1"'
 
 

@@ -25,7 +25,7 @@ from foldpoint import Engine, FoldpointSaver
 from foldpoint.compaction.verify import verify
 from foldpoint.errors import FoldpointError
 from reliability.check import Verdict, check
-from reliability.cluster import connect, start_server
+from reliability.cluster import HEARTBEATS, connect, start_server
 from reliability.workload import Step, Writer, config, make_checkpoint
 
 EXAMPLES_OF_ERRORS = 3
@@ -211,7 +211,7 @@ def on_file(crowd: Crowd) -> Result:
 
 
 def on_server(crowd: Crowd) -> Result:
-    server = start_server()
+    server = start_server(**HEARTBEATS)
     try:
         return on_aerospike(crowd, server.hosts, server.namespace)
     finally:

@@ -341,7 +341,6 @@ class AerospikeStore:
         self._link.settle(keys, send, (0, NOT_FOUND))
 
     def _remove_all(self, keys: Sequence[bytes]) -> None:
-
         def send(some: Sequence[bytes]) -> BatchRecords:
             policy = {"expressions": self._link.filter_in_time("batch_write")}
             keys = [self._log_key(key) for key in some]
@@ -394,7 +393,7 @@ class AerospikeStore:
     @verb
     def _scan_page(self, query: Any, policy: Policy, options: Policy) -> list[Any]:
         """The next page. Only a missing index is tried again here: a page that broke off may have lost its records."""
-        self._link.agreed(lambda: None)
+        self._link.persist(self._link.agreement.require)
         try:
             return list(query.results(policy, options))
         except (client_errors.IndexNotFound, client_errors.IndexNotReadable):

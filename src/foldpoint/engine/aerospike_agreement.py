@@ -35,11 +35,11 @@ class Agreement:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._silence = 0.0
-        self._held_at = -math.inf
         self._nodes: object = None
+        self._held_at = -math.inf
         self._cluster: str | None = None
         self._whole_since: float | None = None
-        self._refusal: tuple[float, Refusal] | None = None
+        self._refused: tuple[float, str] | None = None
         self._lock = Lock()
 
     def require(self) -> None:
@@ -53,8 +53,8 @@ class Agreement:
         with self._lock:
             if self._holds():
                 return
-            if self._refusal and self._refusal[0] >= came:
-                raise self._refusal[1]
+            if self._refused and self._refused[0] >= came:
+                raise Refusal(CLUSTER_CHANGE, self._refused[1])
             self._ask()
 
     def _holds(self) -> bool:
@@ -65,13 +65,13 @@ class Agreement:
         began, nodes = time.monotonic(), self._client.get_nodes()
         try:
             cluster = self._named_by_all(len(nodes))
-            if self._refusal and began > self._held_at + self._silence:
+            if self._refused and began > self._held_at + self._silence:
                 self._wait_out(cluster, began)
         except Refusal as refusal:
-            self._refusal = began, refusal
+            self._refused = began, str(refusal)
             raise
-        self._held_at, self._nodes, self._cluster = began, nodes, cluster
-        self._whole_since = self._refusal = None
+        self._nodes, self._held_at, self._cluster = nodes, began, cluster
+        self._whole_since = self._refused = None
 
     def _named_by_all(self, count: int) -> str:
         """The key of the cluster, which changes whenever a node joins or leaves."""
@@ -95,7 +95,7 @@ class Agreement:
     def _wait_out(self, cluster: str, now: float) -> None:
         """Raises Refusal while a node that was away, and is back, may still be left out by the others.
 
-        They take up to twice the time after which it counted as lost, and name another cluster then.
+        They name another cluster when they do, at the latest twice the time after which it counted as lost from now.
         """
         self._cluster = self._cluster or cluster
         self._whole_since = self._whole_since or now
