@@ -264,9 +264,9 @@ class AerospikeStore:
 
     def _create_one(self, key: bytes, value: bytes, expiry: int) -> bool:
         """One plain write, cheaper than a batch of one; what follows a failure is the batch's to sort out."""
-        policy = {**self._policies["write"], "exists": aerospike.POLICY_EXISTS_CREATE, "ttl": expiry}
+        policy = {**self._policies["write"], "ttl": expiry}
         try:
-            self._link.operate(self._log_key(key), [operations.write(VALUE, value)], policy)
+            self._link.create(self._log_key(key), [operations.write(VALUE, value)], policy)
         except client_errors.RecordExistsError:
             return False
         except (client_errors.AerospikeError, Refusal) as error:
@@ -284,9 +284,9 @@ class AerospikeStore:
 
         def send(keys: Sequence[bytes]) -> BatchRecords:
             size = sum(len(values[key]) for key in keys)
-            in_time = self._link.in_time("batch_write", size)
-            changes = {key: [operations.write(VALUE, values[key]), in_time] for key in keys}
-            return self._link.write([Write(self._log_key(key), changes[key], policy=policy) for key in keys], size)
+            in_time = self._link.clock.creates_by(self._link.timeout("batch_write", size))
+            creates = {key: [operations.write(VALUE, values[key]), in_time] for key in keys}
+            return self._link.write([Write(self._log_key(key), creates[key], policy=policy) for key in keys], size)
 
         def note(answers: Iterable[Answer], repeated: bool) -> None:
             for key, code, _, _ in answers:
@@ -302,18 +302,17 @@ class AerospikeStore:
     def _write_head(self, head: HeadRecord, expected: int | None, expiry: int) -> None:
         bins = {REVISION: head.revision, VALUE: head.value, THREAD: head.thread, THREAD_HASH: _hash(head.thread)}
         policy: Policy = {**self._policies["write"], "ttl": expiry}
-        if expected is None:
-            policy["exists"] = aerospike.POLICY_EXISTS_CREATE
-        else:
-            policy |= {"exists": aerospike.POLICY_EXISTS_UPDATE, "expressions": _is_revision(expected).compile()}
         writes = [operations.write(name, value) for name, value in bins.items()]
-        self._link.operate(self._head_key(head.key), writes, policy)
+        if expected is None:
+            self._link.create(self._head_key(head.key), writes, policy)
+        else:
+            self._link.change(self._head_key(head.key), writes, policy, _is_revision(expected))
 
     def _is_ours(self, key: Key, filter_: Any, expiry: int) -> bool:
         """Whether the record is as `filter_` says; if so every replica has it when this returns."""
-        policy = {**self._policies["write"], "ttl": expiry, "expressions": filter_.compile()}
+        policy = {**self._policies["write"], "ttl": expiry}
         try:
-            self._link.operate(key, [operations.touch()], policy)
+            self._link.change(key, [operations.touch()], policy, filter_)
         except (client_errors.FilteredOut, client_errors.RecordNotFound):
             return False
         return True
@@ -335,18 +334,21 @@ class AerospikeStore:
         """The same change to many records, where they are there. `name`: what the store calls one."""
 
         def send(some: Sequence[bytes]) -> BatchRecords:
-            changes = [change, self._link.in_time("batch_write")]
-            return self._link.write([Write(name(key), changes, policy=policy) for key in some])
+            timely = {**policy, "expressions": self._in_time()}
+            return self._link.write([Write(name(key), [change], policy=timely) for key in some])
 
         self._link.settle(keys, send, (0, NOT_FOUND))
 
     def _remove_all(self, keys: Sequence[bytes]) -> None:
         def send(some: Sequence[bytes]) -> BatchRecords:
-            policy = {"expressions": self._link.filter_in_time("batch_write")}
             keys = [self._log_key(key) for key in some]
-            return self._client.batch_remove(keys, self._policies["batch_write"], policy)
+            return self._client.batch_remove(keys, self._policies["batch_write"], {"expressions": self._in_time()})
 
         self._link.settle(keys, send, (0, NOT_FOUND))
+
+    def _in_time(self) -> Any:
+        """The filter that keeps a batch of changes from being applied after its time-out."""
+        return self._link.clock.changes_by(self._link.timeout("batch_write")).compile()
 
     def _get(self, key: Key, policy: Policy) -> dict[str, Any] | None:
         try:

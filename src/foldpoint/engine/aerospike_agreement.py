@@ -121,20 +121,23 @@ class ServerClock:
         """applied_at: what a write has answered. sent_at: monotonic nanoseconds before it was sent."""
         self._ahead = applied_at - sent_at
 
-    def in_time(self, milliseconds: int) -> Any:
-        """An operation without which a write is refused by a node that comes to it later than so long from now.
+    def creates_by(self, milliseconds: int) -> Any:
+        """The operation that makes a create fail on a node that comes to it later than so long from now.
 
-        It answers, as `APPLIED_AT`, when the write was applied: a record's time is set before the operations on it.
+        It answers, as `APPLIED_AT`, when the record was created: its time is set before the operations on it.
         """
         now = expressions.LastUpdateTime()
         at = expressions.Cond(expressions.LE(now, self._end(milliseconds)), now, expressions.Unknown())
         return expression_operations.expression_read(APPLIED_AT, at.compile())
 
-    def filter(self, milliseconds: int) -> Any:
-        """The same for what takes no operations, as a filter on the record that is there."""
-        since = expressions.Mul(expressions.SinceUpdateTime(), 1_000_000)
-        now = expressions.Add(expressions.LastUpdateTime(), since)
-        return expressions.LE(now, self._end(milliseconds)).compile()
+    def changes_by(self, milliseconds: int) -> Any:
+        """The same for a change of a record, as a filter on what is there.
+
+        Hazard: a record that was written while a clock was ahead has a time to come, and tells nothing of the present.
+        """
+        last, since = expressions.LastUpdateTime(), expressions.SinceUpdateTime()
+        now = expressions.Add(last, expressions.Mul(since, 1_000_000))
+        return expressions.Or(expressions.Eq(since, 0), expressions.LE(now, self._end(milliseconds)))
 
     def _end(self, milliseconds: int) -> int:
         if self._ahead is None:

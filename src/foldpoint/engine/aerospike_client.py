@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import aerospike
 from aerospike import exception as client_errors
+from aerospike_helpers import expressions
 from aerospike_helpers.batch.records import BatchRecords, Write
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -167,27 +168,34 @@ class Link:
         """One batch; `size` in bytes lengthens the time-out."""
         batch = BatchRecords(writes)
         self.client.batch_write(
-            batch, {**self.policies["batch_write"], "total_timeout": self._timeout("batch_write", size)}
+            batch, {**self.policies["batch_write"], "total_timeout": self.timeout("batch_write", size)}
         )
         return batch
 
-    def operate(self, key: Any, changes: list[Any], policy: Policy) -> None:
-        """Change one record, in time; all nodes agree. Tries once."""
+    def create(self, key: Any, writes: list[Any], policy: Policy) -> None:
+        """Create one record, in time; all nodes agree. Tries once."""
         self.agreement.require()
         sent_at = time.monotonic_ns()
-        _, _, bins = self.client.operate(key, [*changes, self.in_time("write")], None, policy)
+        operations = [*writes, self.clock.creates_by(self.timeout("write"))]
+        _, _, bins = self.client.operate(key, operations, None, {**policy, "exists": aerospike.POLICY_EXISTS_CREATE})
         self.clock.learn(bins[APPLIED_AT], sent_at)
 
-    def in_time(self, kind: str, size: int = 0) -> Any:
-        """What goes with the operations of a write of `size` bytes, so that no node applies it after its time-out."""
-        return self.clock.in_time(self._timeout(kind, size))
+    def change(self, key: Any, operations: list[Any], policy: Policy, only: Any) -> None:
+        """Change one record, in time, where `only` holds, else FilteredOut. Tries once, or twice where clocks differ."""
+        policy = {**policy, "exists": aerospike.POLICY_EXISTS_UPDATE}
 
-    def filter_in_time(self, kind: str) -> Any:
-        """The same, for a write without operations."""
-        return self.clock.filter(self._timeout(kind))
+        def attempt() -> None:
+            condition = expressions.And(only, self.clock.changes_by(self.timeout("write")))
+            self.client.operate(key, operations, None, {**policy, "expressions": condition.compile()})
 
-    def _timeout(self, kind: str, size: int = 0) -> int:
-        """Milliseconds."""
+        try:
+            attempt()
+        except client_errors.FilteredOut:
+            self.clock.ask()
+            attempt()
+
+    def timeout(self, kind: str, size: int = 0) -> int:
+        """Of a write of `size` bytes; milliseconds."""
         return (int(self.policies[kind]["total_timeout"]) or ENDLESS) + size // BYTES_PER_MS
 
     def settle(self, keys: Sequence[bytes], send: Send, accept: tuple[int, ...], note: Note | None = None) -> None:
