@@ -39,7 +39,7 @@ class Agreement:
         self._held_at = -math.inf
         self._cluster: str | None = None
         self._whole_since: float | None = None
-        self._refused: tuple[float, str] | None = None
+        self._refused: tuple[float, int, str] | None = None
         self._lock = Lock()
 
     def require(self) -> None:
@@ -54,7 +54,7 @@ class Agreement:
             if self._holds():
                 return
             if self._refused and self._refused[0] >= came:
-                raise Refusal(CLUSTER_CHANGE, self._refused[1])
+                raise Refusal(*self._refused[1:])
             self._ask()
 
     def _holds(self) -> bool:
@@ -68,7 +68,7 @@ class Agreement:
             if self._refused and began > self._held_at + self._silence:
                 self._wait_out(cluster, began)
         except Refusal as refusal:
-            self._refused = began, str(refusal)
+            self._refused = began, refusal.code, str(refusal)
             raise
         self._nodes, self._held_at, self._cluster = nodes, began, cluster
         self._whole_since = self._refused = None
@@ -81,11 +81,11 @@ class Agreement:
             keys = {text for _, text in answers.values()}
             if len(answers) == count and len(keys) == 1 and not any(error for error, _ in answers.values()):
                 return str(keys.pop())
-            found = str(answers)
+            code, why = CLUSTER_CHANGE, str(answers)
         except (client_errors.AerospikeError, Refusal) as error:
-            found = str(error)
+            code, why = error.code or CLUSTER_CHANGE, str(getattr(error, "msg", None) or error)
         self._whole_since = None
-        raise Refusal(CLUSTER_CHANGE, f"not all nodes say that they are in one cluster: {found}")
+        raise Refusal(code, f"not all nodes say that they are in one cluster: {why}")
 
     def _heartbeats(self) -> float:
         """The time, in seconds, after which a silent node counts as lost."""

@@ -181,7 +181,7 @@ class Link:
         self.clock.learn(bins[APPLIED_AT], sent_at)
 
     def change(self, key: Any, operations: list[Any], policy: Policy, only: Any) -> None:
-        """Change one record, in time, where `only` holds, else FilteredOut. Tries once, or twice where clocks differ."""
+        """Change one record, in time, where `only` holds, else FilteredOut. Tries once, or twice if clocks jumped."""
         policy = {**policy, "exists": aerospike.POLICY_EXISTS_UPDATE}
 
         def attempt() -> None:
