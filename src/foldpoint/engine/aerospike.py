@@ -4,7 +4,7 @@ Hazards, each found on a server:
 
 * A write that timed out may have been applied, or be applied later; a write that only its master has is lost with
   it. So whoever finds own bytes after a failed attempt touches the record: the touch is acknowledged by every
-  replica, and its filter decides whose the record is.
+  replica, and its condition decides whose the record is.
 * The client takes a key of type `bytes` for text that ends at the first zero byte. Keys are `bytearray`s.
 * A filter is not evaluated where there is no record: a swap states EXISTS_UPDATE as well.
 * A TTL that is not stated is the namespace's default. Every write states one.
@@ -155,11 +155,9 @@ class AerospikeStore:
         def attempt() -> bool:
             nonlocal in_doubt
             doubted, in_doubt = in_doubt, True
-            try:
-                self._write_head(head, expected, expiry)
-            except (client_errors.RecordExistsError, client_errors.FilteredOut, client_errors.RecordNotFound):
-                return doubted and self._is_ours(self._head_key(head.key), _is_head(head), expiry)
-            return True
+            if self._write_head(head, expected, expiry):
+                return True
+            return doubted and self._is_ours(self._head_key(head.key), _is_head(head), expiry)
 
         return self._link.agreed(attempt)
 
@@ -272,7 +270,8 @@ class AerospikeStore:
         except (client_errors.AerospikeError, Refusal) as error:
             if not self._link.is_transient(error):
                 raise
-            return self._create_all({key: value}, expiry, again=True)[key]
+            sent = not isinstance(error, Refusal)
+            return self._create_all({key: value}, expiry, again=sent)[key]
         return True
 
     def _create_all(self, values: Mapping[bytes, bytes], expiry: int, again: bool = False) -> dict[bytes, bool]:
@@ -283,9 +282,9 @@ class AerospikeStore:
         created: dict[bytes, bool] = {}
 
         def send(keys: Sequence[bytes]) -> BatchRecords:
-            size = sum(len(values[key]) for key in keys)
-            in_time = self._link.clock.creates_by(self._link.timeout("batch_write", size))
+            in_time = self._link.creates_in_time()
             creates = {key: [operations.write(VALUE, values[key]), in_time] for key in keys}
+            size = sum(len(values[key]) for key in keys)
             return self._link.write([Write(self._log_key(key), creates[key], policy=policy) for key in keys], size)
 
         def note(answers: Iterable[Answer], repeated: bool) -> None:
@@ -299,23 +298,21 @@ class AerospikeStore:
         self._link.settle(list(values), send, (0, KEY_EXISTS), note)
         return created
 
-    def _write_head(self, head: HeadRecord, expected: int | None, expiry: int) -> None:
+    def _write_head(self, head: HeadRecord, expected: int | None, expiry: int) -> bool:
         bins = {REVISION: head.revision, VALUE: head.value, THREAD: head.thread, THREAD_HASH: _hash(head.thread)}
         policy: Policy = {**self._policies["write"], "ttl": expiry}
         writes = [operations.write(name, value) for name, value in bins.items()]
-        if expected is None:
-            self._link.create(self._head_key(head.key), writes, policy)
-        else:
-            self._link.change(self._head_key(head.key), writes, policy, _is_revision(expected))
-
-    def _is_ours(self, key: Key, filter_: Any, expiry: int) -> bool:
-        """Whether the record is as `filter_` says; if so every replica has it when this returns."""
-        policy = {**self._policies["write"], "ttl": expiry}
+        if expected is not None:
+            return self._link.change(self._head_key(head.key), writes, policy, only=_is_revision(expected))
         try:
-            self._link.change(key, [operations.touch()], policy, filter_)
-        except (client_errors.FilteredOut, client_errors.RecordNotFound):
+            self._link.create(self._head_key(head.key), writes, policy)
+        except client_errors.RecordExistsError:
             return False
         return True
+
+    def _is_ours(self, key: Key, condition: Any, expiry: int) -> bool:
+        """Whether the record is as `condition` says; if so every replica has it when this returns."""
+        return self._link.change(key, [operations.touch()], {**self._policies["write"], "ttl": expiry}, only=condition)
 
     def _read_all(self, keys: Sequence[bytes]) -> list[bytes | None]:
         policy = self._policies["batch_read"]
@@ -334,7 +331,7 @@ class AerospikeStore:
         """The same change to many records, where they are there. `name`: what the store calls one."""
 
         def send(some: Sequence[bytes]) -> BatchRecords:
-            timely = {**policy, "expressions": self._in_time()}
+            timely = {**policy, "expressions": self._link.changes_in_time()}
             return self._link.write([Write(name(key), [change], policy=timely) for key in some])
 
         self._link.settle(keys, send, (0, NOT_FOUND))
@@ -342,13 +339,11 @@ class AerospikeStore:
     def _remove_all(self, keys: Sequence[bytes]) -> None:
         def send(some: Sequence[bytes]) -> BatchRecords:
             keys = [self._log_key(key) for key in some]
-            return self._client.batch_remove(keys, self._policies["batch_write"], {"expressions": self._in_time()})
+            return self._client.batch_remove(
+                keys, self._policies["batch_write"], {"expressions": self._link.changes_in_time()}
+            )
 
         self._link.settle(keys, send, (0, NOT_FOUND))
-
-    def _in_time(self) -> Any:
-        """The filter that keeps a batch of changes from being applied after its time-out."""
-        return self._link.clock.changes_by(self._link.timeout("batch_write")).compile()
 
     def _get(self, key: Key, policy: Policy) -> dict[str, Any] | None:
         try:

@@ -3,7 +3,8 @@
 A cluster that lost sight of a node, as one that was paused, goes on without it. Once that node is back it takes writes,
 and answers reads, as if nothing had happened, until it notices; of two records under one key the older is lost then,
 although both were acknowledged. So nothing is asked of nodes that have not all named one cluster lately, and a write
-says until when it may be applied: one that waited in a paused node, or on the way to it, is refused.
+may be applied until one of them can have been left out since: one that waited in a paused node, or on the way to it, is
+refused.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from aerospike_helpers import expressions
 from aerospike_helpers.operations import expression_operations
 
 from foldpoint.engine.aerospike_config import ask_pairs
-from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, Refusal
+from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, INVALID, Refusal
 
 APPLIED_AT = "at"
 _SHARE = 6
-"""Nodes are trusted for this share of the time after which the others leave out a silent one."""
+"""Nodes are asked again after this share of the time after which the others leave out a silent one."""
 _ANSWER_MS = 500
 _EPOCH = 1_262_304_000
 """Unix time of the server's year zero, 2010."""
 _NANOSECONDS = 1_000_000_000
+_QUICK = 50_000_000
+"""Nanoseconds; what a slower write answers says less of the time."""
+_GOOD_FOR = 60 * _NANOSECONDS
 
 
 class Agreement:
@@ -42,16 +46,18 @@ class Agreement:
         self._refused: tuple[float, int, str] | None = None
         self._lock = Lock()
 
-    def require(self) -> None:
-        """Raises Refusal unless they agreed so lately that none can have been left out since.
+    @property
+    def until(self) -> float:
+        """Until then, in monotonic seconds, none of them can have been left out by the others."""
+        return self._held_at + self._silence
 
-        Asks each node where that is not known, and once for all threads that want to know.
-        """
+    def require(self) -> None:
+        """Raises Refusal unless they agreed lately. Asks each node where that is not known, once for all threads."""
         if self._holds():
             return
         came = time.monotonic()
         with self._lock:
-            if self._holds():
+            if self._holds() or self._held_at >= came:
                 return
             if self._refused and self._refused[0] >= came:
                 raise Refusal(*self._refused[1:])
@@ -88,14 +94,15 @@ class Agreement:
         raise Refusal(code, f"not all nodes say that they are in one cluster: {why}")
 
     def _heartbeats(self) -> float:
-        """The time, in seconds, after which a silent node counts as lost."""
+        """The time, in seconds, after which a silent node counts as lost; where a server does not say, its default."""
         nodes = ask_pairs(self._client, "get-config:context=network").values()
-        return min(int(node["heartbeat.interval"]) * int(node["heartbeat.timeout"]) for node in nodes) / 1000
+        beats = [(node.get("heartbeat.interval", "150"), node.get("heartbeat.timeout", "10")) for node in nodes]
+        return min(int(interval) * int(missed) for interval, missed in beats) / 1000
 
     def _wait_out(self, cluster: str, now: float) -> None:
         """Raises Refusal while a node that was away, and is back, may still be left out by the others.
 
-        They name another cluster when they do, at the latest twice the time after which it counted as lost from now.
+        They name another cluster when they do, which takes them up to twice as long as it had to be away.
         """
         self._cluster = self._cluster or cluster
         self._whole_since = self._whole_since or now
@@ -109,38 +116,43 @@ class ServerClock:
     def __init__(self, client: Any, namespace: str) -> None:
         self._client = client
         self._namespace = namespace
-        self._ahead: int | None = None
+        self._ahead = 0
+        self._known_at: int | None = None
 
     def ask(self) -> None:
         """Each node, for its time in whole seconds. Raises Refusal, or the client's error."""
         nodes = ask_pairs(self._client, f"namespace/{self._namespace}").values()
+        if not all("current_time" in node for node in nodes):
+            raise Refusal(INVALID, "a node does not tell its time")
         latest = _EPOCH + max(int(node["current_time"]) for node in nodes) + 1
-        self._ahead = latest * _NANOSECONDS - time.monotonic_ns()
+        self._known_at = time.monotonic_ns()
+        self._ahead = latest * _NANOSECONDS - self._known_at
 
     def learn(self, applied_at: int, sent_at: int) -> None:
         """applied_at: what a write has answered. sent_at: monotonic nanoseconds before it was sent."""
-        self._ahead = applied_at - sent_at
+        now = time.monotonic_ns()
+        if now - sent_at < _QUICK:
+            self._ahead, self._known_at = applied_at - sent_at, now
 
-    def creates_by(self, milliseconds: int) -> Any:
-        """The operation that makes a create fail on a node that comes to it later than so long from now.
+    def creates_until(self, until: float) -> Any:
+        """The operation that makes a create fail on a node that comes to it after `until`, in monotonic seconds.
 
         It answers, as `APPLIED_AT`, when the record was created: its time is set before the operations on it.
         """
         now = expressions.LastUpdateTime()
-        at = expressions.Cond(expressions.LE(now, self._end(milliseconds)), now, expressions.Unknown())
+        at = expressions.Cond(expressions.LE(now, self._at(until)), now, expressions.Unknown())
         return expression_operations.expression_read(APPLIED_AT, at.compile())
 
-    def changes_by(self, milliseconds: int) -> Any:
+    def changes_until(self, until: float) -> Any:
         """The same for a change of a record, as a filter on what is there.
 
         Hazard: a record that was written while a clock was ahead has a time to come, and tells nothing of the present.
         """
         last, since = expressions.LastUpdateTime(), expressions.SinceUpdateTime()
         now = expressions.Add(last, expressions.Mul(since, 1_000_000))
-        return expressions.Or(expressions.Eq(since, 0), expressions.LE(now, self._end(milliseconds)))
+        return expressions.Or(expressions.Eq(since, 0), expressions.LE(now, self._at(until))).compile()
 
-    def _end(self, milliseconds: int) -> int:
-        if self._ahead is None:
+    def _at(self, until: float) -> int:
+        if self._known_at is None or time.monotonic_ns() - self._known_at > _GOOD_FOR:
             self.ask()
-        assert self._ahead is not None
-        return time.monotonic_ns() + self._ahead + milliseconds * 1_000_000
+        return int(until * _NANOSECONDS) + self._ahead

@@ -12,6 +12,7 @@ import aerospike
 from aerospike import exception as client_errors
 from aerospike_helpers import expressions
 from aerospike_helpers.batch.records import BatchRecords, Write
+from aerospike_helpers.operations import expression_operations
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from foldpoint.engine.aerospike_agreement import APPLIED_AT, Agreement, ServerClock
@@ -36,13 +37,13 @@ R = TypeVar("R")
 # connections left, no node for the partition, connection lost, retries spent, too many errors of this node just now,
 # no answer for one record of a batch.
 TRANSIENT = frozenset({9, CLUSTER_CHANGE, 11, 14, 18, -7, NO_NODE, -10, -12, -14, NO_ANSWER}) | LATE
+CONDITION = "if"  # what a change answers, if it was made
 CLOSED = 11  # also what a client answers that its owner has closed
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 LONGEST_CALL = 60.0
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_WRITES = 1000
-ENDLESS = 60_000  # milliseconds, for callers who set none
 BYTES_PER_MS = 4 * 1024  # the slowest link for which a large batch gets time
 
 # Milliseconds. A read leaves a silent node for a replica after socket_timeout; a write never repeats itself, because
@@ -142,7 +143,7 @@ class Link:
             self.agreement.require()
             try:
                 return attempt()
-            except (client_errors.AerospikeError, Refusal) as error:
+            except client_errors.AerospikeError as error:
                 if error.code in LATE:
                     self.clock.ask()
                 raise
@@ -166,37 +167,39 @@ class Link:
 
     def write(self, writes: list[Write], size: int = 0) -> BatchRecords:
         """One batch; `size` in bytes lengthens the time-out."""
+        policy = dict(self.policies["batch_write"])
+        policy["total_timeout"] += size // BYTES_PER_MS
         batch = BatchRecords(writes)
-        self.client.batch_write(
-            batch, {**self.policies["batch_write"], "total_timeout": self.timeout("batch_write", size)}
-        )
+        self.client.batch_write(batch, policy)
         return batch
 
     def create(self, key: Any, writes: list[Any], policy: Policy) -> None:
-        """Create one record, in time; all nodes agree. Tries once."""
+        """Create one record, in time. Tries once."""
         self.agreement.require()
+        operations = [*writes, self.creates_in_time()]
         sent_at = time.monotonic_ns()
-        operations = [*writes, self.clock.creates_by(self.timeout("write"))]
         _, _, bins = self.client.operate(key, operations, None, {**policy, "exists": aerospike.POLICY_EXISTS_CREATE})
         self.clock.learn(bins[APPLIED_AT], sent_at)
 
-    def change(self, key: Any, operations: list[Any], policy: Policy, only: Any) -> None:
-        """Change one record, in time, where `only` holds, else FilteredOut. Tries once, or twice if clocks jumped."""
-        policy = {**policy, "exists": aerospike.POLICY_EXISTS_UPDATE}
-
-        def attempt() -> None:
-            condition = expressions.And(only, self.clock.changes_by(self.timeout("write")))
-            self.client.operate(key, operations, None, {**policy, "expressions": condition.compile()})
-
+    def change(self, key: Any, operations: list[Any], policy: Policy, only: Any) -> bool:
+        """Change one record, in time, if it is there and `only` holds; whether it was. Tries once."""
+        self.agreement.require()
+        condition = expressions.Cond(only, True, expressions.Unknown()).compile()
+        checked = [expression_operations.expression_read(CONDITION, condition), *operations]
+        timely = {**policy, "exists": aerospike.POLICY_EXISTS_UPDATE, "expressions": self.changes_in_time()}
         try:
-            attempt()
-        except client_errors.FilteredOut:
-            self.clock.ask()
-            attempt()
+            self.client.operate(key, checked, None, timely)
+        except (client_errors.OpNotApplicable, client_errors.RecordNotFound):
+            return False
+        return True
 
-    def timeout(self, kind: str, size: int = 0) -> int:
-        """Of a write of `size` bytes; milliseconds."""
-        return (int(self.policies[kind]["total_timeout"]) or ENDLESS) + size // BYTES_PER_MS
+    def creates_in_time(self) -> Any:
+        """The operation to send with a create, or a batch of them, that is sent now."""
+        return self.clock.creates_until(self.agreement.until)
+
+    def changes_in_time(self) -> Any:
+        """The filter to send with a change, or a batch of them, that is sent now."""
+        return self.clock.changes_until(self.agreement.until)
 
     def settle(self, keys: Sequence[bytes], send: Send, accept: tuple[int, ...], note: Note | None = None) -> None:
         """Send `keys` until each is answered with a code in `accept`; repeat only those that were not.
@@ -214,6 +217,8 @@ class Link:
                 note(answers, again)
             failed = [answer for answer in answers if answer.code not in accept]
             left = [answer.key for answer in failed]
+            if any(answer.code in LATE for answer in failed):
+                self.clock.ask()
             if failed:
                 refusals = [Refusal(answer.code, f"record {answer.key.hex()}: {answer.text}") for answer in failed]
                 raise next((refusal for refusal in refusals if not self.is_transient(refusal)), refusals[0])

@@ -20,14 +20,14 @@ from foldpoint.errors import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CLUSTER_CHANGE = 7
+INVALID, CLUSTER_CHANGE = 4, 7
 LATE = frozenset({26, 27})  # what a write is answered with that came after its time
 KEY_EXISTS, NOT_FOUND, NO_NODE, NO_ANSWER, BATCH_FAILED = 5, 2, -8, -15, -16
 
-TOO_LATE = "the write came to its node after its time-out, and was refused; are the clocks of all nodes alike?"
+TOO_LATE = "the write came too late to its node, and was refused; are the clocks of all nodes alike?"
 
 FAILURES: Mapping[int, tuple[type[StoreUnavailable], str]] = {
-    4: (StoreUnavailable, "the server calls the request invalid; is it older than release 6.0?"),
+    INVALID: (StoreUnavailable, "the server calls the request invalid; is it older than release 6.0?"),
     CLUSTER_CHANGE: (StoreUnavailable, "nodes come, go or are cut off; try again when the cluster is whole"),
     8: (StoreFull, "the namespace has stopped writes: it is full; add storage or nodes, or remove data"),
     9: (StoreUnavailable, "no answer in time; is a node down or overloaded?"),
