@@ -23,6 +23,7 @@ from foldpoint.compaction import rewrite_thread, upkeep
 from foldpoint.compaction.policy import DropAll
 from foldpoint.compaction.verify import verify, verify_stream
 from foldpoint.engine import keys
+from foldpoint.engine.reading import read_head
 from foldpoint.errors import CorruptRecord, LostRecord, StoreBusy, StrayRecord
 
 
@@ -133,6 +134,19 @@ def test_where_an_event_is_gone_too_it_is_an_error_and_never_another_value(strea
             assert layout.key(position).hex() in [one.key for one in found.findings if not one.repaired]
             stream.store.bring_back(records)
     assert stream.contents() == expected
+
+
+def test_a_segment_for_which_the_head_leaves_no_number_is_not_made_up() -> None:
+    stream = young()
+    layout, last = stream.layout, stream.segments()[-1].span
+    stream.store.remove_many([layout.key(len(layout) - 1)])
+    log = stream.engine.reader("t", "")
+    record = stream.store.get_head(log.key)
+    assert record is not None
+    assert log.swap(replace(read_head(record), sealed=last.first - 1), record.revision)
+    with pytest.raises(LostRecord):
+        stream.contents()
+    assert stream.store.get_many([layout.key(len(layout) - 1)]) == [None]
 
 
 def test_a_merged_segment_is_not_restored_from_some_of_its_inputs() -> None:
