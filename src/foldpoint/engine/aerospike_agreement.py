@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -18,8 +19,8 @@ from aerospike import exception as client_errors
 from aerospike_helpers import expressions
 from aerospike_helpers.operations import expression_operations
 
-from foldpoint.engine.aerospike_config import ask_pairs
-from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, INVALID, Refusal
+from foldpoint.engine.aerospike_config import ask_node, ask_pairs
+from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, INVALID, NO_NODE, Refusal
 
 APPLIED_AT = "at"
 _SHARE = 6
@@ -34,10 +35,11 @@ _GOOD_FOR = 60 * _NANOSECONDS
 
 
 class Agreement:
-    """Whether all nodes that the client knows are in one cluster. Thread-safe."""
+    """Whether all nodes that the client knows, and that serve anything, are in one cluster. Thread-safe."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, namespace: str) -> None:
         self._client = client
+        self._namespace = namespace
         self._silence = 0.0
         self._nodes: object = None
         self._held_at = -math.inf
@@ -65,12 +67,12 @@ class Agreement:
 
     def _holds(self) -> bool:
         young = time.monotonic() < self._held_at + self._silence / _SHARE
-        return young and self._client.get_nodes() == self._nodes
+        return young and self._client.get_node_names() == self._nodes
 
     def _ask(self) -> None:
-        began, nodes = time.monotonic(), self._client.get_nodes()
+        began, nodes = time.monotonic(), self._client.get_node_names()
         try:
-            cluster = self._named_by_all(len(nodes))
+            cluster = self._named_by_all([node["node_name"] for node in nodes])
             if self._refused and began > self._held_at + self._silence:
                 self._wait_out(cluster, began)
         except Refusal as refusal:
@@ -79,19 +81,29 @@ class Agreement:
         self._nodes, self._held_at, self._cluster = nodes, began, cluster
         self._whole_since = self._refused = None
 
-    def _named_by_all(self, count: int) -> str:
+    def _named_by_all(self, nodes: Sequence[str]) -> str:
         """The key of the cluster, which changes whenever a node joins or leaves."""
         try:
             self._silence = self._silence or self._heartbeats()
-            answers = self._client.info_all("cluster-stable:ignore-migrations=true", {"timeout": _ANSWER_MS})
-            keys = {text for _, text in answers.values()}
-            if len(answers) == count and len(keys) == 1 and not any(error for error, _ in answers.values()):
-                return str(keys.pop())
-            code, why = CLUSTER_CHANGE, str(answers)
+            named = {node: self._named_by(node) for node in nodes}
+            keys = {key for key in named.values() if key is not None}
+            if len(keys) == 1:
+                return keys.pop()
+            code, why = (CLUSTER_CHANGE if keys else NO_NODE), str(named)
         except (client_errors.AerospikeError, Refusal) as error:
             code, why = error.code or CLUSTER_CHANGE, str(getattr(error, "msg", None) or error)
         self._whole_since = None
         raise Refusal(code, f"not all nodes say that they are in one cluster: {why}")
+
+    def _named_by(self, node: str) -> str | None:
+        """None for a node that is in no cluster and serves nothing, as one does that was cut off and has noticed."""
+        try:
+            return ask_node(self._client, node, "cluster-stable:ignore-migrations=true", _ANSWER_MS)
+        except client_errors.ClusterChangeError:
+            about = ask_node(self._client, node, f"namespace/{self._namespace}", _ANSWER_MS)
+            if "ns_cluster_size=0;" in about:
+                return None
+            raise
 
     def _heartbeats(self) -> float:
         """The time, in seconds, after which a silent node counts as lost; where a server does not say, its default."""

@@ -85,7 +85,7 @@ class Link:
         self, client: Any, namespace: str, policies: Mapping[str, Policy], deadline: float, *, owned: bool
     ) -> None:
         self.client = client
-        self.agreement = Agreement(client)
+        self.agreement = Agreement(client, namespace)
         self.clock = ServerClock(client, namespace)
         self.policies = policies
         self._deadline = deadline

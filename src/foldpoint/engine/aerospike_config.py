@@ -55,6 +55,11 @@ def _ask(client: Any, command: str) -> dict[str, str]:
     return {node: text.strip().split("\t")[-1] for node, (_, text) in answers.items()}
 
 
+def ask_node(client: Any, node: str, command: str, milliseconds: int) -> str:
+    """One node's answer to an info command; the client's error where it gives none in time."""
+    return str(client.info_single_node(command, node, {"timeout": milliseconds})).strip().split("\t")[-1]
+
+
 def ask_pairs(client: Any, command: str) -> dict[str, Settings]:
     """As pairs of names and values, one mapping a node. Refusal where a node, or every node, gave none."""
     answers = _ask(client, command)
