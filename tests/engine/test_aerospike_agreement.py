@@ -110,3 +110,15 @@ class TestAgreement:
         assert hasty.get_head(b"h") == patient.get_head(b"h") == head(b"h", 1)
         hasty.close()
         patient.close()
+
+    def test_nodes_that_are_in_no_cluster_and_serve_nothing_do_not_count(self, own: Callable[..., Cluster]) -> None:
+        cluster = own(nodes=2, replication_factor=2, min_cluster_size=2)
+        cluster.kill(1)
+        until = time.monotonic() + 60
+        while cluster.statistics(0, f"namespace/{cluster.namespace}")["ns_cluster_size"] != "0":
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        store = connect(cluster.hosts[:1], cluster.namespace, deadline=0.001)
+        with pytest.raises(StoreUnavailable, match=r"no node serves this part of the data.*one cluster: .*None"):
+            store.get_head(b"h")
+        store.close()
