@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from aerospike.exception import ClusterChangeError
 from aerospike_server import Cluster, connect
 
 from foldpoint.engine.aerospike import AerospikeStore
+from foldpoint.engine.aerospike_agreement import Agreement
+from foldpoint.engine.aerospike_client import TRANSIENT
+from foldpoint.engine.aerospike_errors import Refusal
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import StoreUnavailable
 
@@ -81,11 +85,11 @@ class TestLateWrites:
 
 class TestAgreement:
     def test_while_a_node_does_not_answer_nothing_is_asked_of_the_others(self, own: Callable[..., Cluster]) -> None:
-        cluster = own(nodes=2, replication_factor=2, heartbeats_missed=150)
+        cluster = own(nodes=2, replication_factor=2, heartbeats_missed=300)
         hasty, patient = two_stores(cluster)
         before = content(patient)
         cluster.pause(1)
-        time.sleep(2.6)  # a third of the time after which the other node goes on alone
+        time.sleep(2.6)  # a sixth of the time after which the other node may go on alone
         for call in (CHANGES["create"], CHANGES["swap"], *READS.values()):
             with pytest.raises(StoreUnavailable, match=r"cut off|no answer in time"):
                 call(hasty)
@@ -111,14 +115,38 @@ class TestAgreement:
         hasty.close()
         patient.close()
 
-    def test_nodes_that_are_in_no_cluster_and_serve_nothing_do_not_count(self, own: Callable[..., Cluster]) -> None:
-        cluster = own(nodes=2, replication_factor=2, min_cluster_size=2)
-        cluster.kill(1)
-        until = time.monotonic() + 60
-        while cluster.statistics(0, f"namespace/{cluster.namespace}")["ns_cluster_size"] != "0":
-            assert time.monotonic() < until
-            time.sleep(0.1)
-        store = connect(cluster.hosts[:1], cluster.namespace, deadline=0.001)
-        with pytest.raises(StoreUnavailable, match=r"no node serves this part of the data.*one cluster: .*None"):
-            store.get_head(b"h")
-        store.close()
+
+CUT_OFF, LEAVING = "in no cluster, and serves nothing", "in no cluster, and serves as before"
+
+
+class Saying:
+    """A client of nodes that say this: the cluster they are in, or that they are in none."""
+
+    def __init__(self, *said: str) -> None:
+        self.said = {f"node {number}": one for number, one in enumerate(said)}
+
+    def get_node_names(self) -> list[dict[str, str]]:
+        return [{"node_name": node} for node in self.said]
+
+    def info_all(self, command: str) -> dict[str, tuple[None, str]]:
+        return dict.fromkeys(self.said, (None, f"{command}\theartbeat.interval=150;heartbeat.timeout=10\n"))
+
+    def info_single_node(self, command: str, node: str, policy: object) -> str:
+        said = self.said[node]
+        if command.startswith("namespace/"):
+            return f"{command}\tobjects=1;ns_cluster_size={0 if said == CUT_OFF else 3};unavailable_partitions=0\n"
+        if said in (CUT_OFF, LEAVING):
+            raise ClusterChangeError(7, "unstable cluster")
+        return f"{command}\t{said}\n"
+
+
+class TestWhatNodesSay:
+    def test_one_cluster_is_agreement_and_who_serves_nothing_does_not_count(self) -> None:
+        Agreement(Saying("A", "A", "A"), "test").require()
+        Agreement(Saying("A", "A", CUT_OFF), "test").require()
+
+    @pytest.mark.parametrize("said", [("A", "A", "B"), ("A", "A", LEAVING), (LEAVING,), (CUT_OFF, CUT_OFF), ()])
+    def test_anything_else_is_none(self, said: tuple[str, ...]) -> None:
+        with pytest.raises(Refusal) as refused:
+            Agreement(Saying(*said), "test").require()
+        assert refused.value.code in TRANSIENT
