@@ -34,8 +34,6 @@ class Plan:
     shared: int = 0
     window: int = 16
     grace: float = 10.0
-    heartbeat_ms: int = 150
-    heartbeats_missed: int = 10
     min_cluster_size: int = 1
     namespace_lines: Sequence[str] = ()
 
@@ -101,10 +99,9 @@ def _cluster(plan: Plan, network: Network | None) -> Iterator[Cluster]:
             replication_factor=2,
             storage="device",
             nsup_period=120,
-            heartbeat_ms=plan.heartbeat_ms,
-            heartbeats_missed=plan.heartbeats_missed,
             min_cluster_size=plan.min_cluster_size,
             extra=plan.namespace_lines,
+            **servers.HEARTBEATS,
         ),
     )
     try:

@@ -25,7 +25,7 @@ from foldpoint.compaction.verify import verify
 from foldpoint.engine.url import open_store
 from foldpoint.errors import FoldpointError
 from foldpoint.settings import Settings
-from reliability.cluster import Cluster, Place
+from reliability.cluster import HEARTBEATS, Cluster, Place
 from reliability.cluster import Settings as NodeSettings
 from reliability.faults import FAULTS
 from reliability.network import Network, inside
@@ -259,9 +259,8 @@ def on_aerospike(folder: Path, kills: int, seed: int, say: Say, *, split: bool =
         replication_factor=2,
         storage="device",
         nsup_period=120,
-        heartbeat_ms=150,
-        heartbeats_missed=10,
         min_cluster_size=2,
+        **HEARTBEATS,
     )
     cluster = Cluster(network.places if network else [Place()] * NODES, nodes)
     try:

@@ -16,7 +16,7 @@ from foldpoint.engine.aerospike_errors import Refusal
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import StoreUnavailable
 
-TRUSTED_FOR_A_WHILE = 24  # heartbeats missed: nodes that agree are believed for 0.4 s
+TRUSTED_FOR_A_WHILE = 24  # heartbeats missed: nodes that agree are believed for 0.2 s
 CHANGES: dict[str, Callable[[AerospikeStore], object]] = {
     "create": lambda store: store.create([(b"new", b"v")], ttl=None),
     "create many": lambda store: store.create([(b"new", b"v"), (b"other", b"w")], ttl=None),

@@ -283,9 +283,9 @@ class AerospikeStore:
 
         def send(keys: Sequence[bytes]) -> BatchRecords:
             in_time = self._link.creates_in_time()
-            creates = {key: [operations.write(VALUE, values[key]), in_time] for key in keys}
+            creates = [(self._log_key(key), [operations.write(VALUE, values[key]), in_time]) for key in keys]
             size = sum(len(values[key]) for key in keys)
-            return self._link.write([Write(self._log_key(key), creates[key], policy=policy) for key in keys], size)
+            return self._link.write([Write(key, create, policy=policy) for key, create in creates], size)
 
         def note(answers: Iterable[Answer], repeated: bool) -> None:
             for key, code, _, _ in answers:
