@@ -34,8 +34,9 @@ from foldpoint.codecs import delta, envelope, event, header
 from foldpoint.engine import engine, fold, io, log
 from foldpoint.engine.reading import Reader
 from foldpoint.langgraph_adapter import conversion
+from foldpoint.langgraph_adapter.blocks import Memory
 from foldpoint.langgraph_adapter.decoding import Decoder
-from foldpoint.langgraph_adapter.encoding import Encoder, _Block
+from foldpoint.langgraph_adapter.encoding import Encoder
 
 EXAMPLES = """
 \b
@@ -46,7 +47,7 @@ Examples:
 
 STORE, LOG, REST = "the store", "the log: numbers, views, snapshots", "the rest of the call"
 PARTS: Sequence[tuple[str, Any, Sequence[str]]] = (
-    ("see which messages changed", _Block, ("holds",)),
+    ("see which messages changed", Memory, ("holds",)),
     ("serialize", Encoder, ("channel", "value")),
     ("deltas of the values", delta, ("encode",)),
     ("delta of the header", header, ("diff_map", "diff_labels")),
@@ -61,7 +62,7 @@ PARTS: Sequence[tuple[str, Any, Sequence[str]]] = (
     ("read the log's records", Reader, ("newest",)),
     ("fold", fold, ("fold_checkpoint", "fold_state", "fold_writes")),
     ("join the pieces of the values", fold.Slice, ("values",)),
-    ("build the objects", Decoder, ("value",)),
+    ("build the objects", Decoder, ("channel", "value")),
     ("arguments and results", conversion, ("to_checkpoint", "to_writes", "to_tuple")),
     (LOG, engine.Engine, ("put", "put_writes", "latest")),
 )

@@ -31,6 +31,7 @@ from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.errors import FoldpointError
+from foldpoint.langgraph_adapter.blocks import Memory
 from foldpoint.langgraph_adapter.decoding import Decoder
 from torture.small import MAX_RECORD, THREAD, Small, id_of, overwrite, packed, read, record, small, with_same_records
 
@@ -138,7 +139,7 @@ def _rope(data: bytes) -> None:
     assert bytes(rope) == plain
 
 
-_STRICT = Decoder(JsonPlusSerializer(allowed_msgpack_modules=None))
+_STRICT = Decoder(JsonPlusSerializer(allowed_msgpack_modules=None), Memory(0))
 
 
 def _message(data: bytes) -> None:

@@ -20,11 +20,16 @@ from test_encoding import talk
 from values import examples
 
 from foldpoint.codecs.model import Value
+from foldpoint.langgraph_adapter.blocks import Memory
 from foldpoint.langgraph_adapter.decoding import Decoder
 
 SERDE = JsonPlusSerializer()
 STRICT = JsonPlusSerializer(allowed_msgpack_modules=None)
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+
+
+def decoder_of(serde: JsonPlusSerializer) -> Decoder:
+    return Decoder(serde, Memory(1 << 20))
 
 
 def outcome(load: Callable[[], Any]) -> Any:
@@ -37,7 +42,7 @@ def outcome(load: Callable[[], Any]) -> Any:
 
 def same(value: Value, serde: JsonPlusSerializer = SERDE) -> Any:
     """Asserts that the decoder gives what the serializer gives, or fails as it fails. Returns it."""
-    decoder = Decoder(serde)
+    decoder = decoder_of(serde)
     expected = outcome(lambda: serde.loads_typed(value))
     assert outcome(lambda: decoder.value(value)) == expected
     return expected
@@ -69,7 +74,7 @@ def test_any_value_is_what_langgraph_makes_of_it(value: Any, serde: JsonPlusSeri
 def test_messages_are_equal_in_every_respect_and_serialized_again_to_the_same_bytes(listed: list[BaseMessage]) -> None:
     packed = stored(listed)
     same(packed)
-    assert stored(Decoder(SERDE).value(packed)) == stored(SERDE.loads_typed(packed))
+    assert stored(decoder_of(SERDE).value(packed)) == stored(SERDE.loads_typed(packed))
 
 
 @given(st.data(), messages.filter(serializable))
@@ -190,11 +195,11 @@ def test_plain_messages_are_built_without_their_constructors(monkeypatch: pytest
 
     for cls in {type(message) for message in talk(8)}:
         monkeypatch.setattr(cls, "__init__", refuse)
-    assert state(Decoder(SERDE).value(packed)) == expected
+    assert state(decoder_of(SERDE).value(packed)) == expected
 
 
 def test_what_is_read_twice_shares_nothing() -> None:
-    packed, decoder = stored(talk(8)), Decoder(SERDE)
+    packed, decoder = stored(talk(8)), decoder_of(SERDE)
     first, second = decoder.value(packed), decoder.value(packed)
     parts = [one for message in first for one in parts_of(message)]
     assert len({*map(id, parts)}) == len(parts)
@@ -207,7 +212,7 @@ def parts_of(message: BaseMessage) -> list[Any]:
 
 def test_a_message_that_was_read_takes_part_in_everything_that_messages_do() -> None:
     packed = stored(AIMessage("a", id="1"))
-    read, expected = Decoder(SERDE).value(packed), SERDE.loads_typed(packed)
+    read, expected = decoder_of(SERDE).value(packed), SERDE.loads_typed(packed)
     for message in (read, expected):
         message.mood = "good"
         message.content = "b"
@@ -229,7 +234,7 @@ WIDER = STRICT.with_msgpack_allowlist([(Model.__module__, "Model")])
 def test_the_allowlist_is_asked_as_by_langgraph(serde: JsonPlusSerializer, caplog: pytest.LogCaptureFixture) -> None:
     packed = stored([*OWN, *OWN])
     told = []
-    for load in (serde.loads_typed, Decoder(serde).value):
+    for load in (serde.loads_typed, decoder_of(serde).value):
         events: list[SerdeEvent] = []
         forget_warnings()
         caplog.clear()
@@ -259,9 +264,9 @@ def test_a_serializer_of_the_users_own_reads_everything() -> None:
             return "own"
 
     for serde in (JsonPlusSerializer(__unpack_ext_hook__=hook), Own()):
-        assert Decoder(serde).value(stored([AIMessage("a")])) == serde.loads_typed(stored([AIMessage("a")]))
+        assert decoder_of(serde).value(stored([AIMessage("a")])) == serde.loads_typed(stored([AIMessage("a")]))
 
 
 @given(odd.filter(serializable))
 def test_without_the_fast_path_everything_is_read_by_the_serializer(value: Any) -> None:
-    assert state(Decoder(SERDE, fast=False).value(stored(value))) == state(SERDE.loads_typed(stored(value)))
+    assert state(Decoder(SERDE, Memory(0), fast=False).value(stored(value))) == state(SERDE.loads_typed(stored(value)))

@@ -20,7 +20,9 @@ from values import examples
 
 from foldpoint import FoldpointSaver
 from foldpoint.codecs.model import Stored
+from foldpoint.langgraph_adapter.blocks import BLOCK, Memory
 from foldpoint.langgraph_adapter.encoding import Encoder
+from foldpoint.langgraph_adapter.frozen import FREEZER, IN_C, IN_PYTHON, Freezer
 from foldpoint.langgraph_adapter.known import known_messages, known_send
 
 SERDE = JsonPlusSerializer()
@@ -28,8 +30,16 @@ PLACE = ("thread", "", "messages")
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 
 
-def encoder(serde: SerializerProtocol = SERDE, memory: int = 1 << 20, fast: bool = True) -> Encoder:
-    return Encoder(serde, memory=memory, fast=fast)
+FREEZERS = [
+    pytest.param(IN_PYTHON, id="python"),
+    pytest.param(IN_C, id="c", marks=pytest.mark.skipif(IN_C is None, reason="not compiled here")),
+]
+
+
+def encoder(
+    serde: SerializerProtocol = SERDE, memory: int = 1 << 20, fast: bool = True, freezer: Freezer = FREEZER
+) -> Encoder:
+    return Encoder(serde, Memory(memory, freezer), fast=fast)
 
 
 def outcome(call: Callable[[], tuple[str, Any]]) -> tuple[str, bytes] | str:
@@ -39,6 +49,10 @@ def outcome(call: Callable[[], tuple[str, Any]]) -> tuple[str, bytes] | str:
         return type_, bytes(data)
     except Exception as error:  # noqa: BLE001
         return repr(error)
+
+
+def serialized(value: Any) -> tuple[str, bytes] | str:
+    return outcome(lambda: SERDE.dumps_typed(value))
 
 
 def same(encoder: Encoder, value: Any, serde: SerializerProtocol = SERDE) -> tuple[str, bytes] | str:
@@ -116,12 +130,13 @@ def test_any_message_that_was_changed_is_serialized_as_by_langgraph(data: st.Dat
 # -- a list that grows -------------------------------------------------------------------------------------------------
 
 
-@given(st.data(), st.integers(0, 70), st.lists(messages, max_size=3))
+@pytest.mark.parametrize("freezer", FREEZERS)
+@given(data=st.data(), length=st.integers(0, 70), drawn=st.lists(messages, max_size=3))
 @examples(2)
 def test_a_list_that_is_edited_anyhow_is_always_serialized_as_it_is(
-    data: st.DataObject, length: int, drawn: list[BaseMessage]
+    freezer: Freezer, data: st.DataObject, length: int, drawn: list[BaseMessage]
 ) -> None:
-    listed, used = talk(length), encoder()
+    listed, used = talk(length), encoder(freezer=freezer)
     for message in drawn:
         listed.insert(data.draw(st.integers(0, len(listed))), message)
     same(used, listed)
@@ -185,10 +200,11 @@ CHANGES: dict[str, tuple[int, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-@pytest.mark.parametrize("block", [0, 1])
-def test_a_change_in_place_is_seen_however_deep(what: str, block: int) -> None:
+@pytest.mark.parametrize("block", [0, 1, 2])
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_a_change_in_place_is_seen_however_deep(what: str, block: int, freezer: Freezer) -> None:
     at, edit = CHANGES[what]
-    listed, used = talk(70), encoder()
+    listed, used = talk(70), encoder(freezer=freezer)
     listed[32 * block + 4] = HumanMessage("without an id")
     before = same(used, listed)
     assert same(used, listed) == before
@@ -214,21 +230,29 @@ def test_a_message_that_is_changed_back_is_as_it_was() -> None:
 
 
 def test_what_did_not_change_is_the_same_piece_even_in_other_objects() -> None:
-    used = encoder()
-    first = pieces(used.channel(PLACE, talk(100)))
-    grown = pieces(used.channel(PLACE, talk(103)))
-    fresh = pieces(encoder().channel(PLACE, talk(103)))
-    assert b"".join(grown) == b"".join(fresh) == SERDE.dumps_typed(talk(103))[1]
+    used, before, after = encoder(), talk(3 * BLOCK + 4), talk(3 * BLOCK + 7)
+    first = pieces(used.channel(PLACE, before))
+    grown = pieces(used.channel(PLACE, after))
+    fresh = pieces(encoder().channel(PLACE, after))
+    assert b"".join(grown) == b"".join(fresh) == SERDE.dumps_typed(after)[1]
     assert [old is new for old, new in zip(first, grown, strict=True)] == [False, True, True, True, False]
     assert [old is new for old, new in zip(fresh, grown, strict=True)] == [False] * 5
 
 
 def test_only_the_block_of_a_changed_message_is_another_piece() -> None:
-    used, listed = encoder(), talk(128)
+    used, listed = encoder(), talk(4 * BLOCK)
     before = pieces(used.channel(PLACE, listed))
-    listed[40].content = "changed"
+    listed[BLOCK + 8].content = "changed"
     after = pieces(used.channel(PLACE, listed))
     assert [old is new for old, new in zip(before[1:5], after[1:5], strict=True)] == [True, False, True, True]
+
+
+def test_messages_that_come_are_packed_and_those_before_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, packed, real = encoder(), [], Encoder._packed
+    monkeypatch.setattr(Encoder, "_packed", lambda self, messages: packed.append(len(messages)) or real(self, messages))
+    for count in (5, 5, 6, BLOCK - 1, BLOCK, BLOCK + 2, 2 * BLOCK + 1, 3):
+        same(used, talk(count))
+    assert packed == [5, 1, BLOCK - 7, 1, 2, BLOCK - 2, 1, 3]
 
 
 def pieces(stored: Stored) -> tuple[Any, ...]:
@@ -236,9 +260,9 @@ def pieces(stored: Stored) -> tuple[Any, ...]:
 
 
 def test_places_are_remembered_apart_and_the_oldest_forgotten_first() -> None:
-    one = talk(64)
-    size = len(SERDE.dumps_typed(one)[1])
-    used = encoder(memory=5 * size)
+    one, measured = talk(64), Memory(1 << 20)
+    Encoder(SERDE, measured).channel(PLACE, one)
+    used = encoder(memory=4 * measured.held)
     first = pieces(used.channel(("t", "", "a"), one))
     for name in "bb":
         assert pieces(used.channel(("t", "", name), one))[1] is not first[1]

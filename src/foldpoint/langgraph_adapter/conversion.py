@@ -154,7 +154,8 @@ def to_tuple(
     writes: Sequence[Write],
 ) -> CheckpointTuple:
     header = folded.header
-    values = {name: decoder.value(value) for name, value in channels.items()}
+    stream = str(thread_id), namespace
+    values = {name: decoder.channel((*stream, name), value) for name, value in channels.items()}
     return CheckpointTuple(
         config=to_config(thread_id, namespace, header.id),
         checkpoint=from_header(decoder, header, values),

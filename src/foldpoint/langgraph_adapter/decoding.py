@@ -2,55 +2,143 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
 
+import msgpack
 import ormsgpack
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from ormsgpack import Ext, MsgpackDecodeError, packb, unpackb
 
 from foldpoint.codecs.model import Value
+from foldpoint.langgraph_adapter.blocks import BLOCK, Block, Memory, Place
+from foldpoint.langgraph_adapter.frozen import built, frozen_or_none
 from foldpoint.langgraph_adapter.known import EXT_ARGUMENTS, EXT_MESSAGE, is_known, known_messages, known_send
 
 _TYPE = "msgpack"
+_array_header = msgpack.Packer(autoreset=True).pack_array_header
+
+
+class _Read(NamedTuple):
+    """A plain message that was unpacked: of which class, what it holds, and how many bytes it was."""
+
+    cls: type
+    frozen: Any
+    size: int
 
 
 class Decoder:
     """Gives what `serde.loads_typed` gives: never an object that it gave before. Safe to share between threads.
 
-    fast: whether to do anything otherwise than `serde`, if that is LangGraph's own. Only objects are built without it
-    that its strictest allowlist allows.
+    memory: of messages. fast: whether to do anything otherwise than `serde`, if that is LangGraph's own. Only objects
+    are built without it that its strictest allowlist allows.
     """
 
-    def __init__(self, serde: SerializerProtocol, *, fast: bool = True) -> None:
+    def __init__(self, serde: SerializerProtocol, memory: Memory, *, fast: bool = True) -> None:
         self._serde = serde
         known = known_messages().values() if fast and is_known(serde) else ()
         self._messages = {one.name: one for one in known}
+        self._names = {one.cls: one.given for one in known}
         self._starts = tuple(one.start for one in known)
         self._send = known_send() if known else None
+        self._memory = memory
 
     def value(self, value: Value) -> Any:
         """Raises the serializer's error for bytes that it cannot deserialize."""
         if self._messages and value.type == _TYPE:
             try:
-                return unpackb(value.data, ext_hook=self._object, option=ormsgpack.OPT_NON_STR_KEYS)
+                return self._unpack(value.data, None)
             except MsgpackDecodeError:
                 pass  # the serializer says what is wrong
         return self._serde.loads_typed((value.type, value.data))
 
-    def _object(self, code: int, data: bytes) -> Any:
+    def channel(self, place: Place, value: Value) -> Any:
+        """As `value`; the messages that a list begins with as it did the last time are not unpacked again."""
+        count = _entries(value.data) if self._messages and value.type == _TYPE else 0
+        if not count:
+            return self.value(value)
+        blocks, at = self._known(place, value.data, count)
+        left = count - sum(map(len, blocks))
+        read: list[_Read] = []
+        try:
+            rest = self._unpack(_array_header(left) + value.data[at:] if blocks else value.data, read)
+        except MsgpackDecodeError:
+            return self.value(value)
+        if read and len(read) == left:
+            self._remember(place, blocks, read, value.data[at:])
+        # At once: so many objects in several steps take twice the time.
+        classes = [cls for block in blocks for cls in block.classes]
+        frozen = [one for block in blocks for one in block.frozen or ()]
+        return self._memory.freezer.build(classes, self._names, frozen) + rest
+
+    def _known(self, place: Place, data: bytes, count: int) -> tuple[list[Block], int]:
+        """The blocks that the list begins with, and where they end."""
+        blocks: list[Block] = []
+        at = len(_array_header(count))
+        for block in self._memory.get(place):
+            count -= len(block)
+            if count < 0 or block.frozen is None or not data.startswith(block.piece, at):
+                break
+            blocks.append(block)
+            at += len(block.piece)
+        return blocks, at
+
+    def _remember(self, place: Place, blocks: list[Block], read: list[_Read], packed: bytes) -> None:
+        """Unless something else is remembered of the place, to which these blocks belong too."""
+        known = self._memory.get(place)
+        ends = [*accumulate((one.size for one in read), initial=0)]
+        if len(blocks) not in (0, len(known)) or ends[-1] != len(packed):
+            return
+        blocks = [*blocks]
+        at = 0
+        while at < len(read):
+            room = BLOCK - len(blocks[-1]) if blocks else 0
+            some = read[at : at + (room or BLOCK)]
+            piece = packed[ends[at] : ends[at + len(some)]]
+            block = Block([one.cls for one in some], [one.frozen for one in some], piece)
+            blocks.append(blocks.pop().followed_by(block) if room else block)
+            at += len(some)
+        self._memory.put(place, blocks)
+
+    def _unpack(self, data: bytes, read: list[_Read] | None) -> Any:
+        """read: where plain messages are noted."""
+        return unpackb(data, ext_hook=partial(self._object, read), option=ormsgpack.OPT_NON_STR_KEYS)
+
+    def _object(self, read: list[_Read] | None, code: int, data: bytes) -> Any:
         if code == EXT_MESSAGE and data.startswith(self._starts):
-            message = self._message(data)
+            message = self._message(data, read)
             if message is not None:
                 return message
         elif code == EXT_ARGUMENTS and self._send is not None and data.startswith(self._send.start):
-            _, _, arguments = unpackb(data, ext_hook=self._object, option=ormsgpack.OPT_NON_STR_KEYS)
+            _, _, arguments = self._unpack(data, None)
             return self._send.cls(*arguments)
         return self._serde.loads_typed((_TYPE, packb(Ext(code, data))))
 
-    def _message(self, data: bytes) -> Any:
+    def _message(self, data: bytes, read: list[_Read] | None) -> Any:
         """None for a message that is not plain."""
         try:
             _, name, fields, _ = unpackb(data)  # refuses other objects, and keys that are no text
         except MsgpackDecodeError:
             return None
-        return self._messages[name].build(fields)
+        known = self._messages[name]
+        if type(fields) is not dict or not known.is_plain(fields):
+            return None
+        if read is not None and (frozen := frozen_or_none(self._memory.freezer, fields)) is not None:
+            read.append(_Read(known.cls, frozen, _ext_size(len(data))))
+        return built(known.cls, known.given, fields)
+
+
+def _entries(data: bytes) -> int:
+    """How many entries the array has that `data` begins with; 0 for anything else, or a header that is too long."""
+    first, count = data[0] if data else 0, 0
+    if 0x90 <= first <= 0x9F:
+        count = first & 0x0F
+    elif first in (0xDC, 0xDD):
+        count = int.from_bytes(data[1 : 3 if first == 0xDC else 5], "big")
+    return count if data.startswith(_array_header(count)) else 0
+
+
+def _ext_size(length: int) -> int:
+    """Of an Ext that holds so many bytes, more than 16, in its shortest form."""
+    return length + (3 if length < 1 << 8 else 4 if length < 1 << 16 else 6)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import ormsgpack
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
@@ -29,23 +28,11 @@ from langchain_core.messages import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from ormsgpack import Ext, MsgpackEncodeError, packb, unpackb
-from pydantic import BaseModel
 
-Fields = dict[str, Any]
+from foldpoint.langgraph_adapter.frozen import FREEZER, PLAIN, Fields, Freezer, built, frozen_or_none
+
 Pack = Callable[[Any], bytes]
 
-PLAIN = (
-    ormsgpack.OPT_PASSTHROUGH_DATACLASS
-    | ormsgpack.OPT_PASSTHROUGH_DATETIME
-    | ormsgpack.OPT_PASSTHROUGH_ENUM
-    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
-    | ormsgpack.OPT_PASSTHROUGH_TUPLE
-    | ormsgpack.OPT_PASSTHROUGH_UUID
-)
-"""Packs None, bool, int, float, str, bytes-likes, and lists of these and dicts from str to these; no subclasses.
-
-Anything else is refused. So equal bytes are equal values, of equal types and in equal order.
-"""
 EXT_ARGUMENTS, EXT_MESSAGE = 1, 5
 _METHOD = "model_validate_json"
 
@@ -59,7 +46,7 @@ class KnownMessage:
         # Equal strings that are one object compare faster: these are the ones that unpacked fields have.
         self.names = [*unpackb(packb(dict.fromkeys(cls.model_fields)))]
         self.type = cls.model_fields["type"].default
-        self._given = set(self.names)
+        self.given = set(self.names)
         self.start = packb([self.module, self.name, None, _METHOD])[: -len(END) - 1]
         self._own_is_plain = own_is_plain
 
@@ -78,16 +65,16 @@ class KnownMessage:
         except MsgpackEncodeError:
             return None
 
-    def build(self, fields: Fields) -> BaseMessage | None:
-        """The message that the constructor makes of these fields, which become its own. None if they are not plain."""
-        if type(fields) is not dict or not self.is_plain(fields):
+    def frozen(self, message: BaseMessage, freezer: Freezer) -> Any:
+        """What the message holds; None if it is not plain."""
+        fields = message.__dict__
+        if message.__pydantic_extra__ or not self.is_plain(fields):
             return None
-        message = object.__new__(self.cls)
-        _set_fields(message, fields)
-        _set_names(message, self._given.copy())
-        _set_extra(message, {})
-        _set_private(message, None)
-        return message
+        return frozen_or_none(freezer, fields)
+
+    def body_of(self, packed: bytes) -> bytes:
+        """As `body`, of a plain message's packed fields."""
+        return self.start + packed + END
 
     def is_plain(self, fields: Fields) -> bool:
         """Whether neither dumping nor validating changes the fields, provided that what they hold packs as PLAIN."""
@@ -106,10 +93,6 @@ class KnownMessage:
 
 
 END = packb(_METHOD)
-_set_fields, _set_names, _set_extra, _set_private = (
-    vars(BaseModel)[slot].__set__
-    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-)
 
 
 class KnownSend:
@@ -280,7 +263,13 @@ def _agrees(known: KnownMessage, sample: BaseMessage) -> bool:
     body = known.body(sample)
     if body is None or packed != ("msgpack", packb(Ext(EXT_MESSAGE, body))):
         return False
-    loaded, built = serde.loads_typed(packed), known.build(unpackb(body)[2])
-    return type(loaded) is type(built) and all(
-        repr(of(loaded)) == repr(of(built)) for of in (vars, lambda message: sorted(message.__pydantic_fields_set__))
+    loaded, fields = serde.loads_typed(packed), unpackb(body)[2]
+    made = FREEZER.build([known.cls], {known.cls: known.given}, [FREEZER.freeze(fields)])
+    return known.is_plain(fields) and all(
+        type(one) is type(loaded) and all(repr(of(one)) == repr(of(loaded)) for of in (vars, _given))
+        for one in (*made, built(known.cls, known.given, fields))
     )
+
+
+def _given(message: BaseMessage) -> list[str]:
+    return sorted(message.__pydantic_fields_set__)

@@ -34,6 +34,7 @@ from foldpoint.engine.fold import Entry
 from foldpoint.engine.records import Finding
 from foldpoint.engine.url import open_on_client, open_store
 from foldpoint.langgraph_adapter import conversion
+from foldpoint.langgraph_adapter.blocks import Memory
 from foldpoint.langgraph_adapter.decoding import Decoder
 from foldpoint.langgraph_adapter.encoding import Encoder
 from foldpoint.langgraph_adapter.ttl import Lifetime
@@ -198,8 +199,9 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             self._engine = self._plain_engine.with_cipher(serde.cipher)
         else:
             self._engine = self._plain_engine
-        self._encoder = Encoder(values, memory=settings.cache_bytes // 4, fast=settings.fast_encoding)
-        self._decoder = Decoder(values, fast=settings.fast_decoding)
+        memory = Memory(settings.cache_bytes // 4)
+        self._encoder = Encoder(values, memory, fast=settings.fast_encoding)
+        self._decoder = Decoder(values, memory, fast=settings.fast_decoding)
         if self._schedule is not None:
             self._schedule.engine = self._engine
 

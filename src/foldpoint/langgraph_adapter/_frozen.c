@@ -1,0 +1,274 @@
+/* The functions of frozen.py without a Python call for each message; it says what they do.
+ *
+ * Hazard: containers may change while they are read only if other Python code runs meanwhile. None does: values are of
+ * builtin classes and no subclasses, nothing is freed but what was made here, and while memory is taken the garbage
+ * collector waits. (It would run some ten times for a thousand messages, over objects that all stay.)
+ */
+#define Py_LIMITED_API 0x030A0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define DEEPEST 100 /* containers in containers; what is deeper is not plain, nor is what holds itself */
+
+static PyObject *fields_name, *given_name, *extra_name, *private_name;
+static PyObject *no_items, *no_values; /* what is frozen holds these for all that is empty: most containers are */
+
+/* 1 if `now` is in type, order and bits what `was` is, a plain value; else 0. */
+static int
+is_same(PyObject *now, PyObject *was)
+{
+    PyTypeObject *type = Py_TYPE(was);
+    if (now == was)
+        return 1;
+    if (Py_TYPE(now) != type)
+        return 0;
+    if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyBytes_Type)
+        return PyObject_RichCompareBool(now, was, Py_EQ) == 1;
+    if (type == &PyFloat_Type) {
+        double one = PyFloat_AsDouble(now), other = PyFloat_AsDouble(was);
+        return memcmp(&one, &other, sizeof one) == 0;
+    }
+    if (type == &PyList_Type) {
+        Py_ssize_t size = PyList_Size(was);
+        if (PyList_Size(now) != size)
+            return 0;
+        for (Py_ssize_t at = 0; at < size; at++)
+            if (!is_same(PyList_GetItem(now, at), PyList_GetItem(was, at)))
+                return 0;
+        return 1;
+    }
+    if (type == &PyDict_Type) {
+        Py_ssize_t at = 0, was_at = 0;
+        PyObject *key, *value, *was_key, *was_value;
+        if (PyDict_Size(now) != PyDict_Size(was))
+            return 0;
+        while (PyDict_Next(was, &was_at, &was_key, &was_value))
+            if (!PyDict_Next(now, &at, &key, &value) || !is_same(key, was_key) || !is_same(value, was_value))
+                return 0;
+        return 1;
+    }
+    return 0; /* None and the bools: there is one of each */
+}
+
+static PyObject *copied(PyObject *value, int depth, int freezing);
+
+static int
+copy_items(PyObject *list, int depth, int freezing)
+{
+    for (Py_ssize_t at = 0; at < PyList_Size(list); at++) {
+        PyObject *item = copied(PyList_GetItem(list, at), depth, freezing);
+        if (item == NULL || PyList_SetItem(list, at, item) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int
+copy_values(PyObject *dict, int depth, int freezing)
+{
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(dict, &at, &key, &value)) {
+        if (Py_TYPE(key) != &PyUnicode_Type) {
+            PyErr_Format(PyExc_TypeError, "a key of %R is not plain", Py_TYPE(key));
+            return -1;
+        }
+        if (value == Py_None || Py_TYPE(value) == &PyUnicode_Type)
+            continue;
+        value = copied(value, depth, freezing);
+        int failed = value == NULL || PyDict_SetItem(dict, key, value) < 0;
+        Py_XDECREF(value);
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+/* A copy of a plain value that shares nothing that can be changed; TypeError for another value.
+ *
+ * freezing: a copy that nobody will change.
+ */
+static PyObject *
+copied(PyObject *value, int depth, int freezing)
+{
+    PyTypeObject *type = Py_TYPE(value);
+    PyObject *made = NULL;
+    if (value == Py_None || type == &PyUnicode_Type || type == &PyBool_Type || type == &PyLong_Type
+        || type == &PyFloat_Type || type == &PyBytes_Type) {
+        Py_INCREF(value);
+        return value;
+    }
+    if ((type != &PyDict_Type && type != &PyList_Type) || depth >= DEEPEST)
+        return PyErr_Format(PyExc_TypeError, "%R is not plain, or too deep", type);
+    if (type == &PyDict_Type ? PyDict_Size(value) == 0 : PyList_Size(value) == 0) {
+        if (!freezing)
+            return type == &PyDict_Type ? PyDict_New() : PyList_New(0);
+        made = type == &PyDict_Type ? no_values : no_items;
+        Py_INCREF(made);
+        return made;
+    }
+    made = type == &PyDict_Type ? PyDict_Copy(value) : PyList_GetSlice(value, 0, PyList_Size(value));
+    if (made != NULL && (type == &PyDict_Type ? copy_values : copy_items)(made, depth + 1, freezing) < 0)
+        Py_CLEAR(made);
+    return made;
+}
+
+/* (copy, its first key, its first value, ...): what `copied` is made from again, and what is quickly compared. */
+static PyObject *
+frozen_of(PyObject *fields)
+{
+    if (!PyDict_CheckExact(fields))
+        return PyErr_Format(PyExc_TypeError, "%R is no dict", Py_TYPE(fields));
+    PyObject *copy = copied(fields, 0, 1), *key, *value;
+    PyObject *made = copy == NULL ? NULL : PyTuple_New(1 + 2 * PyDict_Size(copy));
+    if (made == NULL) {
+        Py_XDECREF(copy);
+        return NULL;
+    }
+    Py_ssize_t at = 0, next = 1;
+    while (PyDict_Next(copy, &at, &key, &value)) {
+        Py_INCREF(key);
+        Py_INCREF(value);
+        PyTuple_SetItem(made, next++, key);
+        PyTuple_SetItem(made, next++, value);
+    }
+    PyTuple_SetItem(made, 0, copy);
+    return made;
+}
+
+static PyObject *
+freeze(PyObject *Py_UNUSED(module), PyObject *fields)
+{
+    int collects = PyGC_Disable();
+    PyObject *made = frozen_of(fields);
+    if (collects)
+        PyGC_Enable();
+    return made;
+}
+
+static int
+holds_fields(PyObject *now, PyObject *frozen)
+{
+    Py_ssize_t at = 0, next = 1;
+    PyObject *key, *value;
+    if (!PyDict_CheckExact(now) || 1 + 2 * PyDict_Size(now) != PyTuple_Size(frozen))
+        return 0;
+    while (PyDict_Next(now, &at, &key, &value)) {
+        PyObject *was_key = PyTuple_GetItem(frozen, next++), *was = PyTuple_GetItem(frozen, next++);
+        if ((key != was_key && !is_same(key, was_key)) || (value != was && !is_same(value, was)))
+            return 0;
+    }
+    return 1;
+}
+
+/* -1: an error. */
+static int
+holds_one(PyObject *message, PyObject *frozen)
+{
+    PyObject *extra = PyObject_GenericGetAttr(message, extra_name);
+    PyObject *now = extra == NULL ? NULL : PyObject_GenericGetDict(message, NULL);
+    int same = -1;
+    if (now != NULL)
+        same = (extra == Py_None || (PyDict_CheckExact(extra) && PyDict_Size(extra) == 0)) && holds_fields(now, frozen);
+    Py_XDECREF(extra);
+    Py_XDECREF(now);
+    return same;
+}
+
+static PyObject *
+hold(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *messages, *classes, *frozen;
+    Py_ssize_t first;
+    if (!PyArg_ParseTuple(args, "O!nO!O!", &PyList_Type, &messages, &first, &PyList_Type, &classes, &PyList_Type,
+                          &frozen))
+        return NULL;
+    Py_ssize_t size = PyList_Size(frozen);
+    int same = first >= 0 && first <= PyList_Size(messages) - size && PyList_Size(classes) == size;
+    for (Py_ssize_t at = 0; same == 1 && at < size; at++) {
+        PyObject *message = PyList_GetItem(messages, first + at);
+        if (message == NULL)
+            return NULL;
+        Py_INCREF(message);
+        same = (PyObject *)Py_TYPE(message) == PyList_GetItem(classes, at)
+                   ? holds_one(message, PyList_GetItem(frozen, at))
+                   : 0;
+        Py_DECREF(message);
+    }
+    return same < 0 ? NULL : PyBool_FromLong(same);
+}
+
+static PyObject *
+built(PyObject *cls, PyObject *names, PyObject *frozen)
+{
+    allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)cls, Py_tp_alloc);
+    PyObject *message = alloc((PyTypeObject *)cls, 0);
+    PyObject *fields = copied(PyTuple_GetItem(frozen, 0), 0, 0), *given = PySet_New(names), *extra = PyDict_New();
+    if (message == NULL || fields == NULL || given == NULL || extra == NULL
+        || PyObject_GenericSetAttr(message, fields_name, fields) < 0
+        || PyObject_GenericSetAttr(message, given_name, given) < 0
+        || PyObject_GenericSetAttr(message, extra_name, extra) < 0
+        || PyObject_GenericSetAttr(message, private_name, Py_None) < 0)
+        Py_CLEAR(message);
+    Py_XDECREF(fields);
+    Py_XDECREF(given);
+    Py_XDECREF(extra);
+    return message;
+}
+
+static PyObject *
+build_all(PyObject *classes, PyObject *names, PyObject *frozen)
+{
+    Py_ssize_t size = PyList_Size(frozen);
+    PyObject *made = PyList_New(size);
+    for (Py_ssize_t at = 0; made != NULL && at < size; at++) {
+        PyObject *cls = PyList_GetItem(classes, at), *one = PyList_GetItem(frozen, at), *message = NULL;
+        PyObject *given = cls == NULL ? NULL : PyDict_GetItemWithError(names, cls);
+        if (given != NULL && PyType_Check(cls) && PyTuple_CheckExact(one))
+            message = built(cls, given, one);
+        else if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "expected classes whose names are given, and what freeze made");
+        if (message == NULL || PyList_SetItem(made, at, message) < 0)
+            Py_CLEAR(made);
+    }
+    return made;
+}
+
+static PyObject *
+build(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *classes, *names, *frozen;
+    if (!PyArg_ParseTuple(args, "O!O!O!", &PyList_Type, &classes, &PyDict_Type, &names, &PyList_Type, &frozen))
+        return NULL;
+    int collects = PyGC_Disable();
+    PyObject *made = build_all(classes, names, frozen);
+    if (collects)
+        PyGC_Enable();
+    return made;
+}
+
+static PyMethodDef functions[] = {
+    {"freeze", freeze, METH_O, NULL},
+    {"hold", hold, METH_VARARGS, NULL},
+    {"build", build, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_frozen", .m_size = -1, .m_methods = functions,
+};
+
+PyMODINIT_FUNC
+PyInit__frozen(void)
+{
+    fields_name = PyUnicode_InternFromString("__dict__");
+    given_name = PyUnicode_InternFromString("__pydantic_fields_set__");
+    extra_name = PyUnicode_InternFromString("__pydantic_extra__");
+    private_name = PyUnicode_InternFromString("__pydantic_private__");
+    no_items = PyList_New(0);
+    no_values = PyDict_New();
+    if (fields_name == NULL || given_name == NULL || extra_name == NULL || private_name == NULL || no_items == NULL
+        || no_values == NULL)
+        return NULL;
+    return PyModule_Create(&definition);
+}

@@ -1,0 +1,66 @@
+"""Lists of messages in blocks, as they were last written or read: most of a list is again what it was."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from foldpoint.langgraph_adapter.frozen import FREEZER, Freezer
+
+Place = tuple[str, str, str]
+"""Thread, namespace, channel: what is there next is likely to be much like what was last."""
+
+BLOCK = 64
+"""Messages. Fewer: more pieces of a long list. More: more bytes to copy at each append."""
+_MESSAGE_BYTES = 1024
+"""What a frozen message takes beside its text, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Up to BLOCK messages. frozen: what they held, None where that does not tell everything. piece: they, packed."""
+
+    classes: list[type]
+    frozen: list[Any] | None
+    piece: bytes
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def followed_by(self, more: Block) -> Block:
+        both = None if self.frozen is None or more.frozen is None else self.frozen + more.frozen
+        return Block(self.classes + more.classes, both, self.piece + more.piece)
+
+
+class Memory:
+    """The blocks of the places used last: `held` bytes, about, and at most `limit`. Safe to share between threads."""
+
+    def __init__(self, limit: int, freezer: Freezer = FREEZER) -> None:
+        self.freezer = freezer
+        self._limit = limit
+        self.held = 0
+        self._blocks: OrderedDict[Place, tuple[list[Block], int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, place: Place) -> list[Block]:
+        """What is remembered of the place; not to be changed."""
+        with self._lock:
+            return self._blocks.get(place, ([], 0))[0]
+
+    def put(self, place: Place, blocks: list[Block]) -> None:
+        size = sum(len(block.piece) + _MESSAGE_BYTES * len(block) for block in blocks)
+        with self._lock:
+            _, before = self._blocks.pop(place, ([], 0))
+            self._blocks[place] = blocks, size
+            self.held += size - before
+            while self.held > self._limit:
+                _, (_, dropped) = self._blocks.popitem(last=False)
+                self.held -= dropped
+
+    def holds(self, block: Block, messages: list[BaseMessage], first: int) -> bool:
+        """Whether the messages from the `first` on are the block's, and hold what they held."""
+        return block.frozen is not None and self.freezer.hold(messages, first, block.classes, block.frozen)

@@ -1,0 +1,102 @@
+"""What messages held, frozen: to see whether they hold it still, and to build messages that hold the same.
+
+Compiled where there was a compiler when Foldpoint was installed. Otherwise in Python: slower, and the same in every
+respect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import ormsgpack
+from langchain_core.messages import BaseMessage
+from ormsgpack import MsgpackEncodeError, packb, unpackb
+from pydantic import BaseModel
+
+try:
+    from foldpoint.langgraph_adapter import _frozen as compiled
+except ImportError:
+    compiled = None  # type: ignore[assignment]
+
+Fields = dict[str, Any]
+Names = dict[type, set[str]]
+"""Of the fields of each class."""
+
+PLAIN = (
+    ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+"""Packs None, bool, int, float, str, bytes-likes, and lists of these and dicts from str to these; no subclasses.
+
+Anything else is refused. So equal bytes are equal values, of equal types and in equal order.
+"""
+
+
+class Freezer(NamedTuple):
+    """One way to freeze; what it makes is for itself alone.
+
+    freeze: of fields, TypeError where they are not plain. packed: what was frozen, as PLAIN packs it; TypeError for
+    text and numbers that it does not know. hold: whether those messages of a list that begin at a position are of these
+    classes, without extras, and their fields in type, order and bits those that were frozen. build: messages of these
+    classes from these fields, which share nothing that can be changed.
+    """
+
+    freeze: Callable[[Fields], Any]
+    packed: Callable[[Any], bytes]
+    hold: Callable[[list[BaseMessage], int, list[type], list[Any]], bool]
+    build: Callable[[list[type], Names, list[Any]], list[Any]]
+
+
+def frozen_or_none(freezer: Freezer, fields: Fields) -> Any:
+    """None for fields that are not plain."""
+    try:
+        return freezer.freeze(fields)
+    except TypeError:
+        return None
+
+
+_fields_of = attrgetter("__dict__")
+_extra_of = attrgetter("__pydantic_extra__")
+_set_fields, _set_names, _set_extra, _set_private = (
+    vars(BaseModel)[slot].__set__
+    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+
+
+def _pack(fields: Fields) -> bytes:
+    return packb(fields, option=PLAIN)
+
+
+def _hold(messages: list[BaseMessage], first: int, classes: list[type], frozen: list[bytes]) -> bool:
+    messages = messages[first : first + len(frozen)]
+    if classes != [*map(type, messages)] or any(map(_extra_of, messages)):
+        return False
+    try:
+        return [*map(_pack, map(_fields_of, messages))] == frozen
+    except MsgpackEncodeError:
+        return False
+
+
+def _build(classes: list[type], names: Names, frozen: list[bytes]) -> list[Any]:
+    return [built(cls, names[cls], unpackb(one)) for cls, one in zip(classes, frozen, strict=True)]
+
+
+def built(cls: type, names: set[str], fields: Fields) -> Any:
+    """A message of these fields, which become its own."""
+    message: Any = object.__new__(cls)
+    _set_fields(message, fields)
+    _set_names(message, names.copy())
+    _set_extra(message, {})
+    _set_private(message, None)
+    return message
+
+
+IN_PYTHON = Freezer(_pack, lambda frozen: frozen, _hold, _build)
+IN_C = Freezer(compiled.freeze, lambda frozen: _pack(frozen[0]), compiled.hold, compiled.build) if compiled else None
+FREEZER = IN_C or IN_PYTHON

@@ -1,0 +1,344 @@
+"""What is frozen is compared and built again exactly, compiled or not; and what is read uses it unseen."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import sys
+from typing import Any
+
+import pytest
+from drawing import Word, change, messages, odd, plain, state
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from test_encoding import FREEZERS, PLACE, SERDE, serialized, talk
+from values import examples
+
+from foldpoint.codecs.model import Value
+from foldpoint.langgraph_adapter.blocks import BLOCK, Memory
+from foldpoint.langgraph_adapter.decoding import Decoder
+from foldpoint.langgraph_adapter.encoding import Encoder
+from foldpoint.langgraph_adapter.frozen import IN_C, IN_PYTHON, Freezer
+from foldpoint.langgraph_adapter.known import known_messages
+
+NAMES = {cls: known.given for cls, known in known_messages().items()}
+STRICT = JsonPlusSerializer(allowed_msgpack_modules=None)
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+every_freezer = pytest.mark.parametrize("freezer", FREEZERS)
+
+
+def frozen_or_none(freezer: Freezer, message: BaseMessage) -> Any:
+    known = known_messages().get(type(message))
+    return known and known.frozen(message, freezer)
+
+
+# -- holding and building ----------------------------------------------------------------------------------------------
+
+
+@every_freezer
+@given(data=st.data(), message=messages)
+@examples(3)
+def test_a_message_holds_what_was_frozen_only_while_it_would_be_serialized_the_same(
+    freezer: Freezer, data: st.DataObject, message: BaseMessage
+) -> None:
+    frozen, before = frozen_or_none(freezer, message), serialized(message)
+    if frozen is None:
+        return
+    cls = type(message)
+    assert freezer.hold([message], 0, [cls], [frozen])
+    for _ in range(data.draw(st.integers(1, 3))):
+        change(data.draw, message)
+        if freezer.hold([message], 0, [cls], [frozen]):
+            assert serialized(message) == before
+
+
+TWINS = [
+    (1, True),
+    (1, 1.0),
+    (0, False),
+    (0.0, -0.0),
+    ("a", Word("a")),
+    ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ([1], (1,)),
+]
+
+
+@every_freezer
+@pytest.mark.parametrize(("was", "now"), [*TWINS, *((now, was) for was, now in TWINS[:4])])
+def test_what_is_equal_and_not_the_same_does_not_hold(freezer: Freezer, was: Any, now: Any) -> None:
+    for wrap in (lambda inner: inner, lambda inner: [inner], lambda inner: {"k": [inner, 1]}):
+        message = ToolMessage("", tool_call_id="c", artifact=wrap(was))
+        frozen = [frozen_or_none(freezer, message)]
+        message.artifact = wrap(copy.deepcopy(was))
+        assert freezer.hold([message], 0, [ToolMessage], frozen)
+        message.artifact = wrap(now)
+        assert not freezer.hold([message], 0, [ToolMessage], frozen)
+
+
+@every_freezer
+@given(message=messages)
+@examples(3)
+def test_what_is_built_is_what_the_serializer_builds_and_holds_what_was_frozen(
+    freezer: Freezer, message: BaseMessage
+) -> None:
+    frozen, cls = frozen_or_none(freezer, message), type(message)
+    try:
+        expected = state(SERDE.loads_typed(SERDE.dumps_typed(message)))
+    except TypeError:  # text that is no text
+        return
+    if frozen is not None:
+        first, second = freezer.build([cls, cls], NAMES, [frozen, frozen])
+        assert state(first) == state(second) == expected
+        assert freezer.hold([first, second], 0, [cls, cls], [frozen, frozen])
+
+
+@every_freezer
+def test_what_is_built_shares_nothing_that_can_be_changed(freezer: Freezer) -> None:
+    listed = talk(8)
+    classes, frozen = [*map(type, listed)], [frozen_or_none(freezer, message) for message in listed]
+    built = freezer.build(classes, NAMES, frozen)
+    for message in built:
+        spoil(vars(message))
+        message.__pydantic_fields_set__.clear()
+        message.__pydantic_extra__["more"] = 1
+    assert state(freezer.build(classes, NAMES, frozen)) == state(SERDE.loads_typed(SERDE.dumps_typed(listed)))
+    for message in listed:
+        spoil(vars(message))
+    assert state(freezer.build(classes, NAMES, frozen)) == state(SERDE.loads_typed(SERDE.dumps_typed(talk(8))))
+
+
+def spoil(value: Any) -> None:
+    for inner in [*value.values()] if type(value) is dict else [*value] if type(value) is list else ():
+        spoil(inner)
+    if type(value) is dict:
+        value["spoilt"] = True
+    elif type(value) is list:
+        value.append("spoilt")
+
+
+def nested(depth: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+@every_freezer
+@given(value=odd)
+def test_what_is_not_plain_is_not_frozen_wherever_it_is(freezer: Freezer, value: Any) -> None:
+    if type(value) is str or type(value) is int or (freezer is IN_PYTHON and type(value) is bytearray):
+        return  # packing refuses what msgpack does not know, and any bytes are bytes to it
+    for fields in ({"a": value}, {"a": [1, value]}, {"a": {"b": [{"c": value}]}}):
+        with pytest.raises(TypeError):
+            freezer.freeze(fields)
+
+
+@pytest.mark.skipif(IN_C is None, reason="not compiled here")
+@pytest.mark.parametrize("fields", [{"a": nested(200)}, {"a": {1: 2}}, {1: 2}, [("a", 1)], None])
+def test_compiled_too_what_is_too_deep_or_no_fields_is_not_frozen(fields: Any) -> None:
+    assert IN_C is not None
+    with pytest.raises(TypeError):
+        IN_C.freeze(fields)
+
+
+@every_freezer
+def test_what_holds_itself_is_not_frozen(freezer: Freezer) -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    with pytest.raises(TypeError):
+        freezer.freeze({"a": itself})
+
+
+@every_freezer
+def test_only_the_messages_of_that_place_hold(freezer: Freezer) -> None:
+    listed = talk(8)
+    classes, frozen = [*map(type, listed[2:4])], [frozen_or_none(freezer, message) for message in listed[2:4]]
+    assert [freezer.hold(listed, first, classes, frozen) for first in (0, 1, 2, 3, 6, 7, 8, 9)] == [
+        first == 2 for first in (0, 1, 2, 3, 6, 7, 8, 9)
+    ]
+    assert not freezer.hold(listed[:3], 2, classes, frozen)
+    assert not freezer.hold(listed[3:1:-1], 0, classes, frozen)
+    assert not freezer.hold(listed, 2, classes[::-1], frozen)
+
+
+@pytest.mark.skipif(IN_C is None, reason="not compiled here")
+def test_compiled_too_what_is_no_message_is_refused_and_not_a_crash() -> None:
+    assert IN_C is not None
+    frozen = IN_C.freeze({"a": 1})
+    with pytest.raises(AttributeError):
+        IN_C.hold([object()], 0, [object], [frozen])  # type: ignore[list-item]
+    for classes, names, held in [
+        ([HumanMessage], {}, [frozen]),
+        ([], NAMES, [frozen]),
+        ([HumanMessage], NAMES, [{}]),
+        ([5], {5: set()}, [frozen]),
+        ([int], {int: set()}, [frozen]),
+        ([dict], {dict: set()}, [frozen]),
+    ]:
+        with pytest.raises((TypeError, AttributeError, IndexError)):
+            IN_C.build(classes, names, held)  # type: ignore[arg-type]
+
+
+@every_freezer
+def test_nothing_is_leaked_and_the_collector_goes_on(freezer: Freezer) -> None:
+    text, odd_one = "unlike any other text"[:], object()
+    message = ToolMessage([{"deep": [text]}], tool_call_id=text, id=text)
+    known = known_messages()[ToolMessage]
+
+    def once() -> None:
+        frozen = known.frozen(message, freezer)
+        for _ in range(3):
+            assert freezer.hold([message], 0, [ToolMessage], [frozen])
+            freezer.build([ToolMessage], NAMES, [frozen])
+        with pytest.raises(TypeError):
+            freezer.freeze({"a": text, "b": [text, {"c": odd_one}]})
+
+    once()
+    gc.collect()
+    before = sys.getrefcount(text), sys.getrefcount(odd_one), sys.getrefcount(ToolMessage), len(gc.get_objects())
+    for _ in range(100):
+        once()
+    gc.collect()
+    after = sys.getrefcount(text), sys.getrefcount(odd_one), sys.getrefcount(ToolMessage), len(gc.get_objects())
+    assert after[:3] == before[:3]
+    assert after[3] - before[3] < 50
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        once()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+# -- reading what is remembered ----------------------------------------------------------------------------------------
+
+
+def reads(memory: Memory, value: Value, serde: JsonPlusSerializer = SERDE) -> Any:
+    """Asserts that the decoder gives what the serializer gives, or fails as it fails. Returns it."""
+    told = []
+    for load in (serde.loads_typed, lambda value: Decoder(serde, memory).channel(PLACE, value)):
+        try:
+            told.append(state(load(value)))
+        except Exception as error:  # noqa: BLE001
+            told.append(repr(error))
+    assert told[0] == told[1]
+    return told[1]
+
+
+@every_freezer
+@given(data=st.data(), length=st.integers(0, 70), drawn=st.lists(messages, max_size=3))
+@examples(2)
+def test_whatever_is_remembered_what_is_read_is_what_was_stored(
+    freezer: Freezer, data: st.DataObject, length: int, drawn: list[BaseMessage]
+) -> None:
+    memory, listed, versions = Memory(1 << 20, freezer), talk(length), []
+    for message in drawn:
+        listed.insert(data.draw(st.integers(0, len(listed))), message)
+    for _ in range(data.draw(st.integers(1, 4))):
+        what = data.draw(st.sampled_from(["append", "change", "cut", "drop first", "nothing", "forget"]))
+        if what == "append" or not listed:
+            listed = [
+                *listed,
+                *data.draw(st.lists(messages, min_size=1, max_size=3)),
+                *talk(data.draw(st.integers(0, 40))),
+            ]
+        elif what == "change":
+            change(data.draw, data.draw(st.sampled_from(listed)))
+        elif what == "cut":
+            listed = listed[: data.draw(st.integers(0, len(listed)))]
+        elif what == "drop first":
+            listed = listed[data.draw(st.integers(1, 3)) :]
+        elif what == "forget":
+            memory = Memory(1 << 20, freezer)
+        try:
+            packed = SERDE.dumps_typed(listed)
+        except TypeError:
+            continue
+        versions.append(Value(*packed))
+        if data.draw(st.booleans()):
+            assert Encoder(SERDE, memory).channel(PLACE, listed).data.__bytes__() == packed[1]
+        reads(memory, data.draw(st.sampled_from(versions)), data.draw(st.sampled_from([SERDE, STRICT])))
+
+
+@every_freezer
+@given(data=st.data())
+def test_spoilt_bytes_of_what_is_remembered_are_refused_as_by_langgraph(freezer: Freezer, data: st.DataObject) -> None:
+    memory, listed = Memory(1 << 20, freezer), talk(data.draw(st.sampled_from([1, 31, 32, 40, 70])))
+    packed = bytes(Encoder(SERDE, memory).channel(PLACE, listed).data)
+    at = data.draw(st.sampled_from([0, 1, 2]) | st.integers(0, len(packed) - 1))
+    spoilt = data.draw(
+        st.sampled_from(
+            [
+                packed[:at],
+                packed + b"\xc0",
+                packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :],
+                b"\xdc\x00\x05" + packed[3:],
+                b"\x91" + packed,
+                b"\xdd\x00\x00" + packed[1:],
+                b"\xdc\xff\xff" + packed[3:],
+            ]
+        )
+    )
+    reads(memory, Value("msgpack", spoilt))
+    reads(memory, Value("msgpack", packed))
+
+
+@every_freezer
+def test_messages_are_unpacked_once(freezer: Freezer, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, unpacked = Memory(1 << 20, freezer), []
+    real = Decoder._message
+    monkeypatch.setattr(Decoder, "_message", lambda self, data, read: unpacked.append(data) or real(self, data, read))
+    reads(memory, stored(talk(70)))
+    assert len(unpacked) == 70
+    reads(memory, stored(talk(70)))
+    reads(memory, stored(talk(73)))
+    assert len(unpacked) == 73
+    edited = talk(73)
+    edited[70].content = "edited"
+    reads(memory, stored(edited))
+    assert len(unpacked) == 73 + (73 - BLOCK)
+    reads(memory, stored(talk(73)))  # what is remembered is another thread's business or an older state: it stays
+    reads(memory, stored([*talk(73), HumanMessage("more")]))
+    assert len(unpacked) == 73 + (73 - BLOCK) + 1
+
+
+@every_freezer
+def test_what_was_written_is_read_without_unpacking_and_what_was_read_is_written_without_packing(
+    freezer: Freezer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, listed = Memory(1 << 20, freezer), talk(70)
+    packed = bytes(Encoder(SERDE, memory).channel(PLACE, listed).data)
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoder, "_message", None)
+        assert reads(memory, Value("msgpack", packed)) == state(SERDE.loads_typed(("msgpack", packed)))
+    other = Memory(1 << 20, freezer)
+    read = Decoder(SERDE, other).channel(PLACE, Value("msgpack", packed))
+    monkeypatch.setattr(Encoder, "_packed", None)
+    assert bytes(Encoder(SERDE, other).channel(PLACE, read).data) == packed
+
+
+@every_freezer
+@given(value=plain | st.lists(plain | messages, max_size=3))
+def test_what_is_no_list_of_messages_is_read_as_it_is(freezer: Freezer, value: Any) -> None:
+    memory = Memory(1 << 20, freezer)
+    try:
+        packed = stored(value)
+    except TypeError:
+        return
+    reads(memory, packed)
+    reads(memory, packed)
+
+
+def test_a_message_within_something_else_is_not_taken_for_one_of_the_list() -> None:
+    memory = Memory(1 << 20)
+    for value in ([[AIMessage("a")]], [{"a": AIMessage("a")}], [[AIMessage("a"), AIMessage("b")], 1]):
+        for _ in range(2):
+            reads(memory, stored(value))
+    assert memory.get(PLACE) == []
+
+
+def stored(value: Any) -> Value:
+    return Value(*SERDE.dumps_typed(value))
