@@ -10,7 +10,7 @@ import struct
 import uuid
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgpack
@@ -83,7 +83,7 @@ _almost = st.sampled_from(
 ids = st.builds(lambda u, spell: str(spell(u)), _uuids, _spellings) | _almost | texts
 
 _zones = st.sampled_from(
-    [None, timezone.utc, timezone(timedelta(0), "Z"), timezone(timedelta(hours=2)), timezone(timedelta(seconds=1))]
+    [None, UTC, timezone(timedelta(0), "Z"), timezone(timedelta(hours=2)), timezone(timedelta(seconds=1))]
 )
 _moments = st.datetimes(timezones=st.none()).flatmap(lambda d: _zones.map(lambda zone: d.replace(tzinfo=zone)))
 _forms = st.sampled_from(

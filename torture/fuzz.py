@@ -18,7 +18,7 @@ _DONE = re.compile(r"Done (\d+) (?:runs|in)|#(\d+)\s+DONE|stat::number_of_execut
 
 
 class AtherisMissing(Exception):
-    """The fuzzer is not installed; it has wheels for Python 3.11 and later: pip install atheris."""
+    """The fuzzer is not installed: pip install atheris."""
 
 
 def names() -> list[str]:

@@ -6,7 +6,7 @@ import base64
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -60,7 +60,7 @@ def _checkpoint(values: dict[str, Any], versions: dict[str, Any], step: int) -> 
     return Checkpoint(
         v=4,
         id=str(uuid6(clock_seq=step)),
-        ts=datetime.now(timezone.utc).isoformat(),
+        ts=datetime.now(UTC).isoformat(),
         channel_values=values,
         channel_versions=versions,
         versions_seen={"agent": versions},

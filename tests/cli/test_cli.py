@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sqlite3
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def aged(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/aged.db"
     with FoldpointSaver.from_conn_string(url) as saver:
         for thread, age in (("old", timedelta(days=40)), ("young", timedelta(hours=3)), ("timeless", None)):
-            made = {**CHECKPOINT, "id": thread, "ts": (datetime.now(timezone.utc) - age).isoformat() if age else ""}
+            made = {**CHECKPOINT, "id": thread, "ts": (datetime.now(UTC) - age).isoformat() if age else ""}
             saver.put({"configurable": {"thread_id": thread, "checkpoint_ns": ""}}, made, {}, {})  # type: ignore[arg-type]
     return url
 
@@ -63,7 +63,7 @@ def test_threads_tells_ages_when_asked(aged: str) -> None:
     found = {row["thread_id"]: row for row in rows(run("threads", "--url", aged, "--age", "--json"))}
     assert found["old"]["age_seconds"] == pytest.approx(40 * 86_400, abs=300)
     made = datetime.fromisoformat(found["young"]["last_checkpoint"])
-    assert datetime.now(timezone.utc) - made == pytest.approx(timedelta(hours=3), abs=timedelta(minutes=5))
+    assert datetime.now(UTC) - made == pytest.approx(timedelta(hours=3), abs=timedelta(minutes=5))
     assert found["timeless"]["last_checkpoint"] is None
     shown = run("threads", "--url", aged, "--age").stdout
     assert re.search(r"old .* 40 d ", shown)

@@ -20,9 +20,8 @@ from moving import MovingClock
 from foldpoint import Engine
 from foldpoint.compaction.verify import verify
 from foldpoint.engine.sqlite import SqliteStore
-from foldpoint.errors import StoreFull, StoreUnavailable
+from foldpoint.errors import StoreFull
 
-REFUSAL = StoreFull if sys.version_info >= (3, 11) else StoreUnavailable  # 3.10 tells only of an I/O error
 WRITES = ("create", "swap", "extend", "remove_many", "empty_many", "reclaim")
 
 
@@ -111,7 +110,7 @@ def play(scene: str, path: Path, disk: Disk, at: int, room: int) -> tuple[bool, 
         for step in SCENES[scene](clock):
             try:
                 step.do(engine)
-            except REFUSAL:
+            except StoreFull:
                 refused += 1
                 assert filling.fired
                 if other is not None:

@@ -9,7 +9,7 @@ import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
@@ -72,7 +72,7 @@ odd: st.SearchStrategy[Any] = st.sampled_from(
         Shade.SUCCESS,
         bytearray(b"b"),
         Decimal("1.50"),
-        datetime(2026, 1, 2, tzinfo=timezone.utc),
+        datetime(2026, 1, 2, tzinfo=UTC),
         UUID(int=7),
         PurePosixPath("/a"),
         frozenset({1}),

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import uuid
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -48,7 +48,7 @@ VALUES: dict[str, Any] = {
     "set": {1, 2, 3},
     "nested": {"a": {"b": [{"c": None}]}},
     "uuid": uuid.UUID(int=5),
-    "time": datetime(2026, 1, 1, tzinfo=timezone.utc),
+    "time": datetime(2026, 1, 1, tzinfo=UTC),
     "messages": [
         HumanMessage("hi", id="1"),
         AIMessage("", id="2", tool_calls=[{"name": "f", "args": {"x": [1]}, "id": "c"}]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -27,7 +27,7 @@ def age_of(engine: Engine, info: ThreadInfo, as_json: bool) -> dict[str, Any]:
     seconds = None if made is None else max(0.0, engine.clock.now() - made)
     if not as_json:
         return {"age": "?" if seconds is None else _spell(seconds)}
-    time = None if made is None else datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="seconds")
+    time = None if made is None else datetime.fromtimestamp(made, UTC).isoformat(timespec="seconds")
     return {"last_checkpoint": time, "age_seconds": None if seconds is None else round(seconds)}
 
 

@@ -9,7 +9,7 @@ with the same types in the same order, the whole map is stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import chain, compress, count, islice
 from operator import ne
 from typing import Any
@@ -18,7 +18,7 @@ from foldpoint.codecs.model import Header, Scalar, Value, Version
 from foldpoint.codecs.wire import Malformed, pack
 
 EMPTY = Header(id="")
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UUID_EPOCH_TICKS = 0x01B21DD213814000  # 100 ns from 1582-10-15 to 1970-01-01
 
 _FEW = 8  # names are sooner found by going through a list than by building a map for them

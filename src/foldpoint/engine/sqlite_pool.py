@@ -8,13 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from foldpoint.engine.sqlite_errors import BUSY
-
 
 class _NoneFree(sqlite3.OperationalError):
     """The pool had no connection to lend for too long."""
 
-    sqlite_errorcode = BUSY
+    sqlite_errorcode = sqlite3.SQLITE_BUSY
 
 
 class Pool:
