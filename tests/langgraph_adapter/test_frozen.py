@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import gc
 import sys
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
+import ormsgpack
 import pytest
 from drawing import Word, change, messages, odd, plain, state
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from ormsgpack import Ext, Fragment
 from test_encoding import FREEZERS, PLACE, SERDE, serialized, talk
 from values import examples
 
@@ -135,6 +139,33 @@ def test_what_is_not_plain_is_not_frozen_wherever_it_is(freezer: Freezer, value:
             freezer.freeze(fields)
 
 
+@every_freezer
+@pytest.mark.parametrize("value", [Ext(99, b"x"), Fragment(b"\x81\x01\x02")])
+def test_what_packs_and_does_not_unpack_is_not_frozen(freezer: Freezer, value: Any) -> None:
+    with pytest.raises(TypeError):
+        freezer.freeze({"a": [value]})
+
+
+class Loud(type):
+    def __repr__(cls) -> str:
+        raise RuntimeError("asked what it is")
+
+
+@every_freezer
+def test_to_refuse_a_value_none_of_its_code_is_run(freezer: Freezer) -> None:
+    class Key(metaclass=Loud):
+        def __hash__(self) -> int:
+            return hash("k")
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("compared")
+
+    fields: dict[Any, Any] = {Key(): 1}
+    for inner in (fields, Loud("Odd", (), {})(), Loud("Odder", (), {})):
+        with pytest.raises(TypeError):
+            freezer.freeze({"a": 1, "b": inner})
+
+
 @pytest.mark.skipif(IN_C is None, reason="not compiled here")
 @pytest.mark.parametrize("fields", [{"a": nested(200)}, {"a": {1: 2}}, {1: 2}, [("a", 1)], None])
 def test_compiled_too_what_is_too_deep_or_no_fields_is_not_frozen(fields: Any) -> None:
@@ -169,6 +200,8 @@ def test_compiled_too_what_is_no_message_is_refused_and_not_a_crash() -> None:
     frozen = IN_C.freeze({"a": 1})
     with pytest.raises(AttributeError):
         IN_C.hold([object()], 0, [object], [frozen])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        IN_C.hold(talk(1), 0, [SystemMessage], [{}])
     for classes, names, held in [
         ([HumanMessage], {}, [frozen]),
         ([], NAMES, [frozen]),
@@ -211,6 +244,97 @@ def test_nothing_is_leaked_and_the_collector_goes_on(freezer: Freezer) -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+PROVIDERS = [{"token": "a", "logprob": -0.5, "top": [{"token": "b", "logprob": -1.5}]}] * 500
+LARGE = {
+    "little dicts": [{"a": 1}] * 5000,
+    "little lists": [[0]] * 5000,
+    "numbers": [n + 0.5 for n in range(5000)],
+    "text": "x" * 50_000,
+    "wide text": "x" * 50_000 + "\N{GRINNING FACE}",
+    "what providers send": PROVIDERS,
+    "little": "hi",
+}
+
+
+@every_freezer
+@pytest.mark.parametrize("what", LARGE)
+def test_what_is_remembered_takes_about_what_is_said(freezer: Freezer, what: str) -> None:
+    memory = Memory(1 << 30, freezer)
+    listed = [ToolMessage("", tool_call_id=str(n), artifact=copy.deepcopy(LARGE[what])) for n in range(20)]
+    packed = stored(listed)
+    del listed
+    gc.collect()
+    tracemalloc.start()
+    try:
+        Decoder(SERDE, memory).channel(PLACE, packed)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert memory.held / 4 < taken < memory.held * 2
+
+
+def test_what_is_larger_than_the_memory_displaces_nothing_else() -> None:
+    memory = Memory(200_000)
+    used = Encoder(SERDE, memory)
+    for name in "abc":
+        used.channel(("t", "", name), talk(8))
+    for large in ([HumanMessage("x" * 300_000)], talk(2000)):
+        used.channel(("t", "", "c"), large)
+        Decoder(SERDE, memory).channel(("t", "", "d"), stored(large))
+        assert [bool(memory.get(("t", "", name))) for name in "abcd"] == [True, True, False, False]
+    assert memory.held == 2 * sum(block.size for block in memory.get(("t", "", "a")))
+
+
+# -- messages that others change meanwhile -----------------------------------------------------------------------------
+
+
+class During:
+    """A freezer that lets something else happen before each message is frozen."""
+
+    def __init__(self, freezer: Freezer, happens: Callable[[], Any]) -> None:
+        self.freezer = freezer._replace(freeze=self._freeze)
+        self._real, self._happens = freezer.freeze, happens
+
+    def _freeze(self, fields: dict[str, Any]) -> Any:
+        self._happens()
+        return self._real(fields)
+
+
+MEANWHILE: dict[str, Callable[[AIMessage], Any]] = {
+    "keys of a tool call": lambda m: m.tool_calls[0].update(name=m.tool_calls[0].pop("name")),
+    "keys of usage": lambda m: m.usage_metadata.update(input_tokens=m.usage_metadata.pop("input_tokens")),  # type: ignore[union-attr]
+    "a provider's calls": lambda m: (m.tool_calls.clear(), m.additional_kwargs.update(tool_calls=[{}])),
+    "a field set again": lambda m: m.__dict__.__setitem__("name", m.__dict__.pop("name")),
+    "a further field": lambda m: m.__dict__.__setitem__("more", 1),
+    "an id that is none": lambda m: m.__dict__.__setitem__("id", 5),
+}
+
+
+@every_freezer
+@pytest.mark.parametrize("what", MEANWHILE)
+def test_a_message_that_is_changed_while_it_is_frozen_is_kept_only_if_it_is_plain_then(
+    freezer: Freezer, what: str
+) -> None:
+    listed = talk(8)
+    message = listed[2]
+    assert isinstance(message, AIMessage)
+    its_turn = iter([False, False, True])
+    memory = Memory(1 << 20, During(freezer, lambda: next(its_turn, False) and MEANWHILE[what](message)).freezer)
+    put = bytes(Encoder(SERDE, memory).channel(PLACE, listed).data)
+    reads(memory, Value("msgpack", put))
+    for _ in range(2):
+        assert bytes(Encoder(SERDE, memory).channel(PLACE, listed).data) == SERDE.dumps_typed(listed)[1]
+
+
+@every_freezer
+def test_a_list_that_grows_while_it_is_put_is_stored_as_it_was_at_some_moment(freezer: Freezer) -> None:
+    listed = talk(100)
+    memory = Memory(1 << 20, During(freezer, lambda: listed.append(HumanMessage("meanwhile"))).freezer)
+    put = Value("msgpack", bytes(Encoder(SERDE, memory).channel(PLACE, listed).data))
+    assert state(SERDE.loads_typed(put)) == state(SERDE.loads_typed(stored(talk(100))))
 
 
 # -- reading what is remembered ----------------------------------------------------------------------------------------
@@ -312,12 +436,42 @@ def test_what_was_written_is_read_without_unpacking_and_what_was_read_is_written
     memory, listed = Memory(1 << 20, freezer), talk(70)
     packed = bytes(Encoder(SERDE, memory).channel(PLACE, listed).data)
     with monkeypatch.context() as patched:
-        patched.setattr(Decoder, "_message", None)
+        patched.setattr(Decoder, "_message", refuse)
         assert reads(memory, Value("msgpack", packed)) == state(SERDE.loads_typed(("msgpack", packed)))
     other = Memory(1 << 20, freezer)
     read = Decoder(SERDE, other).channel(PLACE, Value("msgpack", packed))
-    monkeypatch.setattr(Encoder, "_packed", None)
+    monkeypatch.setattr(Encoder, "_packed", refuse)
     assert bytes(Encoder(SERDE, other).channel(PLACE, read).data) == packed
+
+
+FOREIGN = {
+    "another word at the end": lambda body: body[:-1] + b"X",
+    "a string with a longer header": lambda body: body.replace(b"\xa2hi", b"\xd9\x02hi"),
+    "an integer of more bytes": lambda body: body.replace(b"\x81\xa1a\x05", b"\x81\xa1a\xcc\x05"),
+}
+
+
+@every_freezer
+@pytest.mark.parametrize("how", FOREIGN)
+def test_what_others_packed_in_another_way_is_read_and_not_written_again(freezer: Freezer, how: str) -> None:
+    listed = [*talk(3), HumanMessage("hi", additional_kwargs={"a": 5})]
+    memory, bodies = Memory(1 << 20, freezer), []
+    ormsgpack.unpackb(stored(listed).data, ext_hook=lambda code, body: bodies.append(Ext(code, FOREIGN[how](body))))
+    foreign = Value("msgpack", ormsgpack.packb(bodies))
+    assert foreign != stored(listed)
+    reads(memory, foreign)
+    read = Decoder(SERDE, memory).channel(PLACE, foreign)
+    assert bytes(Encoder(SERDE, memory).channel(PLACE, read).data) == SERDE.dumps_typed(read)[1]
+
+
+@every_freezer
+def test_reading_an_older_state_forgets_nothing(freezer: Freezer, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(1 << 20, freezer)
+    Encoder(SERDE, memory).channel(PLACE, talk(200))
+    for count in (3, 64, 70, 130):
+        reads(memory, stored(talk(count)))
+    monkeypatch.setattr(Encoder, "_packed", refuse)
+    Encoder(SERDE, memory).channel(PLACE, talk(200))
 
 
 @every_freezer
@@ -338,6 +492,10 @@ def test_a_message_within_something_else_is_not_taken_for_one_of_the_list() -> N
         for _ in range(2):
             reads(memory, stored(value))
     assert memory.get(PLACE) == []
+
+
+def refuse(*args: Any) -> None:
+    raise AssertionError("not needed")
 
 
 def stored(value: Any) -> Value:

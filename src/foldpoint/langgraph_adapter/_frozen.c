@@ -4,9 +4,10 @@
  * builtin classes and no subclasses, nothing is freed but what was made here, and while memory is taken the garbage
  * collector waits. (It would run some ten times for a thousand messages, over objects that all stay.)
  */
-#define Py_LIMITED_API 0x030A0000
+#define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <string.h>
 
 #define DEEPEST 100 /* containers in containers; what is deeper is not plain, nor is what holds itself */
 
@@ -50,13 +51,16 @@ is_same(PyObject *now, PyObject *was)
     return 0; /* None and the bools: there is one of each */
 }
 
-static PyObject *copied(PyObject *value, int depth, int freezing);
+/* Bytes that are taken, about: what strings take is not known to the stable interface. */
+enum { DICT = 100, ENTRY = 100, LIST = 60, ITEM = 8, SCALAR = 40, CHARACTER = 2 };
+
+static PyObject *copied(PyObject *value, int depth, Py_ssize_t *taken);
 
 static int
-copy_items(PyObject *list, int depth, int freezing)
+copy_items(PyObject *list, int depth, Py_ssize_t *taken)
 {
     for (Py_ssize_t at = 0; at < PyList_Size(list); at++) {
-        PyObject *item = copied(PyList_GetItem(list, at), depth, freezing);
+        PyObject *item = copied(PyList_GetItem(list, at), depth, taken);
         if (item == NULL || PyList_SetItem(list, at, item) < 0)
             return -1;
     }
@@ -64,18 +68,20 @@ copy_items(PyObject *list, int depth, int freezing)
 }
 
 static int
-copy_values(PyObject *dict, int depth, int freezing)
+copy_values(PyObject *dict, int depth, Py_ssize_t *taken)
 {
     PyObject *key, *value;
     Py_ssize_t at = 0;
-    while (PyDict_Next(dict, &at, &key, &value)) {
+    while (taken != NULL && PyDict_Next(dict, &at, &key, &value))
         if (Py_TYPE(key) != &PyUnicode_Type) {
-            PyErr_Format(PyExc_TypeError, "a key of %R is not plain", Py_TYPE(key));
+            PyErr_SetString(PyExc_TypeError, "a key that is no str");
             return -1;
         }
-        if (value == Py_None || Py_TYPE(value) == &PyUnicode_Type)
+    at = 0;
+    while (PyDict_Next(dict, &at, &key, &value)) {
+        if (taken == NULL && (value == Py_None || Py_TYPE(value) == &PyUnicode_Type))
             continue;
-        value = copied(value, depth, freezing);
+        value = copied(value, depth, taken);
         int failed = value == NULL || PyDict_SetItem(dict, key, value) < 0;
         Py_XDECREF(value);
         if (failed)
@@ -84,48 +90,68 @@ copy_values(PyObject *dict, int depth, int freezing)
     return 0;
 }
 
-/* A copy of a plain value that shares nothing that can be changed; TypeError for another value.
- *
- * freezing: a copy that nobody will change.
- */
-static PyObject *
-copied(PyObject *value, int depth, int freezing)
+static int
+is_scalar(PyObject *value)
 {
     PyTypeObject *type = Py_TYPE(value);
-    PyObject *made = NULL;
-    if (value == Py_None || type == &PyUnicode_Type || type == &PyBool_Type || type == &PyLong_Type
-        || type == &PyFloat_Type || type == &PyBytes_Type) {
+    return value == Py_None || type == &PyUnicode_Type || type == &PyBool_Type || type == &PyLong_Type
+           || type == &PyFloat_Type || type == &PyBytes_Type;
+}
+
+/* A copy that shares nothing that can be changed; TypeError for a value that is not plain.
+ *
+ * taken: NULL for a copy of what is frozen; else the copy is to be frozen, and takes so many bytes more.
+ */
+static PyObject *
+copied(PyObject *value, int depth, Py_ssize_t *taken)
+{
+    PyTypeObject *type = Py_TYPE(value);
+    int is_dict = type == &PyDict_Type;
+    if (is_scalar(value)) {
+        if (taken != NULL)
+            *taken += SCALAR + (type == &PyUnicode_Type ? CHARACTER * PyUnicode_GetLength(value)
+                                : type == &PyBytes_Type ? PyBytes_Size(value)
+                                                        : 0);
         Py_INCREF(value);
         return value;
     }
-    if ((type != &PyDict_Type && type != &PyList_Type) || depth >= DEEPEST)
-        return PyErr_Format(PyExc_TypeError, "%R is not plain, or too deep", type);
-    if (type == &PyDict_Type ? PyDict_Size(value) == 0 : PyList_Size(value) == 0) {
-        if (!freezing)
-            return type == &PyDict_Type ? PyDict_New() : PyList_New(0);
-        made = type == &PyDict_Type ? no_values : no_items;
-        Py_INCREF(made);
-        return made;
+    if ((!is_dict && type != &PyList_Type) || depth >= DEEPEST) {
+        PyErr_SetString(PyExc_TypeError, "not plain, or too deep");
+        return NULL;
     }
-    made = type == &PyDict_Type ? PyDict_Copy(value) : PyList_GetSlice(value, 0, PyList_Size(value));
-    if (made != NULL && (type == &PyDict_Type ? copy_values : copy_items)(made, depth + 1, freezing) < 0)
+    Py_ssize_t size = is_dict ? PyDict_Size(value) : PyList_Size(value);
+    if (size == 0) {
+        if (taken == NULL)
+            return is_dict ? PyDict_New() : PyList_New(0);
+        PyObject *empty = is_dict ? no_values : no_items;
+        Py_INCREF(empty);
+        return empty;
+    }
+    if (taken != NULL)
+        *taken += is_dict ? DICT + ENTRY * size : LIST + ITEM * size;
+    PyObject *made = is_dict ? PyDict_Copy(value) : PyList_GetSlice(value, 0, size);
+    if (made != NULL && (is_dict ? copy_values : copy_items)(made, depth + 1, taken) < 0)
         Py_CLEAR(made);
     return made;
 }
 
-/* (copy, its first key, its first value, ...): what `copied` is made from again, and what is quickly compared. */
+/* (copy, bytes taken, first key, first value, ...): what copies are made of, and what is quickly compared. */
 static PyObject *
 frozen_of(PyObject *fields)
 {
-    if (!PyDict_CheckExact(fields))
-        return PyErr_Format(PyExc_TypeError, "%R is no dict", Py_TYPE(fields));
-    PyObject *copy = copied(fields, 0, 1), *key, *value;
-    PyObject *made = copy == NULL ? NULL : PyTuple_New(1 + 2 * PyDict_Size(copy));
-    if (made == NULL) {
-        Py_XDECREF(copy);
+    if (!PyDict_CheckExact(fields)) {
+        PyErr_SetString(PyExc_TypeError, "fields that are no dict");
         return NULL;
     }
-    Py_ssize_t at = 0, next = 1;
+    Py_ssize_t taken = 0, at = 0, next = 2;
+    PyObject *copy = copied(fields, 0, &taken), *key, *value;
+    PyObject *made = copy == NULL ? NULL : PyTuple_New(2 + 2 * PyDict_Size(copy));
+    PyObject *bytes = made == NULL ? NULL : PyLong_FromSsize_t(taken);
+    if (bytes == NULL) {
+        Py_XDECREF(copy);
+        Py_XDECREF(made);
+        return NULL;
+    }
     while (PyDict_Next(copy, &at, &key, &value)) {
         Py_INCREF(key);
         Py_INCREF(value);
@@ -133,6 +159,7 @@ frozen_of(PyObject *fields)
         PyTuple_SetItem(made, next++, value);
     }
     PyTuple_SetItem(made, 0, copy);
+    PyTuple_SetItem(made, 1, bytes);
     return made;
 }
 
@@ -149,9 +176,9 @@ freeze(PyObject *Py_UNUSED(module), PyObject *fields)
 static int
 holds_fields(PyObject *now, PyObject *frozen)
 {
-    Py_ssize_t at = 0, next = 1;
+    Py_ssize_t at = 0, next = 2;
     PyObject *key, *value;
-    if (!PyDict_CheckExact(now) || 1 + 2 * PyDict_Size(now) != PyTuple_Size(frozen))
+    if (!PyDict_CheckExact(now) || 2 + 2 * PyDict_Size(now) != PyTuple_Size(frozen))
         return 0;
     while (PyDict_Next(now, &at, &key, &value)) {
         PyObject *was_key = PyTuple_GetItem(frozen, next++), *was = PyTuple_GetItem(frozen, next++);
@@ -187,12 +214,13 @@ hold(PyObject *Py_UNUSED(module), PyObject *args)
     int same = first >= 0 && first <= PyList_Size(messages) - size && PyList_Size(classes) == size;
     for (Py_ssize_t at = 0; same == 1 && at < size; at++) {
         PyObject *message = PyList_GetItem(messages, first + at);
+        PyObject *one = PyList_GetItem(frozen, at);
         if (message == NULL)
             return NULL;
+        if (!PyTuple_CheckExact(one))
+            return PyErr_Format(PyExc_TypeError, "expected what freeze made");
         Py_INCREF(message);
-        same = (PyObject *)Py_TYPE(message) == PyList_GetItem(classes, at)
-                   ? holds_one(message, PyList_GetItem(frozen, at))
-                   : 0;
+        same = (PyObject *)Py_TYPE(message) == PyList_GetItem(classes, at) ? holds_one(message, one) : 0;
         Py_DECREF(message);
     }
     return same < 0 ? NULL : PyBool_FromLong(same);
@@ -203,8 +231,10 @@ built(PyObject *cls, PyObject *names, PyObject *frozen)
 {
     allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)cls, Py_tp_alloc);
     PyObject *message = alloc((PyTypeObject *)cls, 0);
-    PyObject *fields = copied(PyTuple_GetItem(frozen, 0), 0, 0), *given = PySet_New(names), *extra = PyDict_New();
-    if (message == NULL || fields == NULL || given == NULL || extra == NULL
+    if (message == NULL)
+        return NULL;
+    PyObject *fields = copied(PyTuple_GetItem(frozen, 0), 0, NULL), *given = PySet_New(names), *extra = PyDict_New();
+    if (fields == NULL || given == NULL || extra == NULL
         || PyObject_GenericSetAttr(message, fields_name, fields) < 0
         || PyObject_GenericSetAttr(message, given_name, given) < 0
         || PyObject_GenericSetAttr(message, extra_name, extra) < 0

@@ -16,24 +16,28 @@ Place = tuple[str, str, str]
 
 BLOCK = 64
 """Messages. Fewer: more pieces of a long list. More: more bytes to copy at each append."""
-_MESSAGE_BYTES = 1024
-"""What a frozen message takes beside its text, about."""
+_MESSAGE_BYTES = 400
+"""What a message takes here beside what it holds, about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Up to BLOCK messages. frozen: what they held, None where that does not tell everything. piece: they, packed."""
+    """Up to BLOCK messages. frozen: what they held, None where that does not tell everything. piece: they, packed.
+
+    size: bytes that all this takes, about.
+    """
 
     classes: list[type]
     frozen: list[Any] | None
     piece: bytes
+    size: int
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def followed_by(self, more: Block) -> Block:
         both = None if self.frozen is None or more.frozen is None else self.frozen + more.frozen
-        return Block(self.classes + more.classes, both, self.piece + more.piece)
+        return Block(self.classes + more.classes, both, self.piece + more.piece, self.size + more.size)
 
 
 class Memory:
@@ -41,7 +45,7 @@ class Memory:
 
     def __init__(self, limit: int, freezer: Freezer = FREEZER) -> None:
         self.freezer = freezer
-        self._limit = limit
+        self.limit = limit
         self.held = 0
         self._blocks: OrderedDict[Place, tuple[list[Block], int]] = OrderedDict()
         self._lock = threading.Lock()
@@ -52,14 +56,22 @@ class Memory:
             return self._blocks.get(place, ([], 0))[0]
 
     def put(self, place: Place, blocks: list[Block]) -> None:
-        size = sum(len(block.piece) + _MESSAGE_BYTES * len(block) for block in blocks)
+        """In place of what was remembered; nothing where the blocks alone are more than the limit."""
+        size = sum(block.size for block in blocks)
         with self._lock:
             _, before = self._blocks.pop(place, ([], 0))
+            self.held -= before
+            if size > self.limit:
+                return
             self._blocks[place] = blocks, size
-            self.held += size - before
-            while self.held > self._limit:
+            self.held += size
+            while self.held > self.limit:
                 _, (_, dropped) = self._blocks.popitem(last=False)
                 self.held -= dropped
+
+    def block(self, classes: list[type], frozen: list[Any] | None, piece: bytes) -> Block:
+        size = len(piece) + _MESSAGE_BYTES * len(classes) + sum(map(self.freezer.size, frozen or ()))
+        return Block(classes, frozen, piece, size)
 
     def holds(self, block: Block, messages: list[BaseMessage], first: int) -> bool:
         """Whether the messages from the `first` on are the block's, and hold what they held."""

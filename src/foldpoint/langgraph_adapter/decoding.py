@@ -55,7 +55,7 @@ class Decoder:
 
     def channel(self, place: Place, value: Value) -> Any:
         """As `value`; the messages that a list begins with as it did the last time are not unpacked again."""
-        count = _entries(value.data) if self._messages and value.type == _TYPE else 0
+        count = _entries(value.data) if self._messages and value.type == _TYPE and self._memory.limit else 0
         if not count:
             return self.value(value)
         blocks, at = self._known(place, value.data, count)
@@ -85,10 +85,12 @@ class Decoder:
         return blocks, at
 
     def _remember(self, place: Place, blocks: list[Block], read: list[_Read], packed: bytes) -> None:
-        """Unless something else is remembered of the place, to which these blocks belong too."""
+        """Unless more is remembered of the place, which begins as this."""
         known = self._memory.get(place)
         ends = [*accumulate((one.size for one in read), initial=0)]
         if len(blocks) not in (0, len(known)) or ends[-1] != len(packed):
+            return
+        if not blocks and known and known[0].piece.startswith(packed):
             return
         blocks = [*blocks]
         at = 0
@@ -96,7 +98,7 @@ class Decoder:
             room = BLOCK - len(blocks[-1]) if blocks else 0
             some = read[at : at + (room or BLOCK)]
             piece = packed[ends[at] : ends[at + len(some)]]
-            block = Block([one.cls for one in some], [one.frozen for one in some], piece)
+            block = self._memory.block([one.cls for one in some], [one.frozen for one in some], piece)
             blocks.append(blocks.pop().followed_by(block) if room else block)
             at += len(some)
         self._memory.put(place, blocks)
@@ -124,7 +126,10 @@ class Decoder:
         known = self._messages[name]
         if type(fields) is not dict or not known.is_plain(fields):
             return None
-        if read is not None and (frozen := frozen_or_none(self._memory.freezer, fields)) is not None:
+        freezer = self._memory.freezer
+        frozen = None if read is None else frozen_or_none(freezer, fields)
+        # Others may have packed it otherwise, or more beside it: only the serializer's bytes may be written again.
+        if read is not None and frozen is not None and known.body_of(freezer.packed(frozen)) == data:
             read.append(_Read(known.cls, frozen, _ext_size(len(data))))
         return built(known.cls, known.given, fields)
 

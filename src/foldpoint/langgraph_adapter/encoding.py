@@ -61,10 +61,10 @@ class Encoder:
 
     def channel(self, place: Place, obj: Any) -> Stored:
         """As `value`; a list of messages in pieces, of which those are the last time's that did not change."""
-        if type(obj) is list and obj and type(obj[0]) in self._messages:
+        if type(obj) is list and obj and type(obj[0]) in self._messages and self._memory.limit:
             try:
-                blocks = self._blocks(place, obj)
-                return Stored(_TYPE, Rope(_array_header(len(obj)), *(block.piece for block in blocks)))
+                blocks = self._blocks(place, [*obj])
+                return Stored(_TYPE, Rope(_array_header(sum(map(len, blocks))), *(block.piece for block in blocks)))
             except MsgpackEncodeError:
                 pass
         return Stored.of(self.value(obj))
@@ -99,9 +99,16 @@ class Encoder:
         known = [self._messages[type(message)] for message in messages]
         # Hazard: another thread may change messages meanwhile. The piece is packed from what tells its validity.
         frozen = [one.frozen(message, self._memory.freezer) for one, message in zip(known, messages, strict=True)]
+        bodies = [None if held is None else self._body(one, held) for one, held in zip(known, frozen, strict=True)]
         packable: list[Any] = [
-            message if held is None else Ext(EXT_MESSAGE, one.body_of(self._memory.freezer.packed(held)))
-            for one, message, held in zip(known, messages, frozen, strict=True)
+            message if body is None else Ext(EXT_MESSAGE, body) for message, body in zip(messages, bodies, strict=True)
         ]
         piece = self._pack(packable)[len(_array_header(len(packable))) :]
-        return Block([one.cls for one in known], None if None in frozen else frozen, piece)
+        return self._memory.block([one.cls for one in known], None if None in bodies else frozen, piece)
+
+    def _body(self, known: KnownMessage, frozen: Any) -> bytes | None:
+        """None for text and numbers that only the serializer knows what to do with."""
+        try:
+            return known.body_of(self._memory.freezer.packed(frozen))
+        except MsgpackEncodeError:
+            return None

@@ -7,12 +7,12 @@ respect.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import ormsgpack
 from langchain_core.messages import BaseMessage
-from ormsgpack import MsgpackEncodeError, packb, unpackb
+from ormsgpack import MsgpackDecodeError, MsgpackEncodeError, packb, unpackb
 from pydantic import BaseModel
 
 try:
@@ -41,13 +41,18 @@ Anything else is refused. So equal bytes are equal values, of equal types and in
 class Freezer(NamedTuple):
     """One way to freeze; what it makes is for itself alone.
 
-    freeze: of fields, TypeError where they are not plain. packed: what was frozen, as PLAIN packs it; TypeError for
-    text and numbers that it does not know. hold: whether those messages of a list that begin at a position are of these
-    classes, without extras, and their fields in type, order and bits those that were frozen. build: messages of these
-    classes from these fields, which share nothing that can be changed.
+    freeze: fields, TypeError where they hold what is not plain.
+    fields: that were frozen; not to be changed.
+    size: bytes that this takes, about.
+    packed: the fields as PLAIN packs them; TypeError for text and numbers that it does not know.
+    hold: whether those messages of a list that begin at a position are of these classes, without extras, and their
+    fields in type, order and bits those that were frozen.
+    build: messages of these classes from these fields, which share nothing that can be changed.
     """
 
     freeze: Callable[[Fields], Any]
+    fields: Callable[[Any], Fields]
+    size: Callable[[Any], int]
     packed: Callable[[Any], bytes]
     hold: Callable[[list[BaseMessage], int, list[type], list[Any]], bool]
     build: Callable[[list[type], Names, list[Any]], list[Any]]
@@ -71,6 +76,15 @@ _set_fields, _set_names, _set_extra, _set_private = (
 
 def _pack(fields: Fields) -> bytes:
     return packb(fields, option=PLAIN)
+
+
+def _freeze(fields: Fields) -> bytes:
+    packed = _pack(fields)
+    try:
+        unpackb(packed)
+    except MsgpackDecodeError as error:  # an Ext or a Fragment
+        raise TypeError("not plain") from error
+    return packed
 
 
 def _hold(messages: list[BaseMessage], first: int, classes: list[type], frozen: list[bytes]) -> bool:
@@ -97,6 +111,17 @@ def built(cls: type, names: set[str], fields: Fields) -> Any:
     return message
 
 
-IN_PYTHON = Freezer(_pack, lambda frozen: frozen, _hold, _build)
-IN_C = Freezer(compiled.freeze, lambda frozen: _pack(frozen[0]), compiled.hold, compiled.build) if compiled else None
+IN_PYTHON = Freezer(_freeze, unpackb, len, lambda frozen: frozen, _hold, _build)
+IN_C = (
+    Freezer(
+        compiled.freeze,
+        itemgetter(0),
+        itemgetter(1),
+        lambda frozen: _pack(frozen[0]),
+        compiled.hold,
+        compiled.build,
+    )
+    if compiled
+    else None
+)
 FREEZER = IN_C or IN_PYTHON

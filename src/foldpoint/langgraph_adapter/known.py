@@ -58,26 +58,27 @@ class KnownMessage:
     def body(self, message: BaseMessage) -> bytes | None:
         """What the Ext holds: `start`, the packed fields, `END`. None if the message is not plain."""
         fields = message.__dict__
-        if message.__pydantic_extra__ or not self.is_plain(fields):
-            return None
         try:
-            return packb([self.module, self.name, fields, _METHOD], option=PLAIN)
+            body = packb([self.module, self.name, fields, _METHOD], option=PLAIN)
         except MsgpackEncodeError:
             return None
+        return None if message.__pydantic_extra__ or not self.is_plain(fields) else body
 
     def frozen(self, message: BaseMessage, freezer: Freezer) -> Any:
         """What the message holds; None if it is not plain."""
-        fields = message.__dict__
-        if message.__pydantic_extra__ or not self.is_plain(fields):
-            return None
-        return frozen_or_none(freezer, fields)
+        # Hazard: another thread may change it meanwhile. So what is frozen is looked at, not the message.
+        frozen = None if message.__pydantic_extra__ else frozen_or_none(freezer, message.__dict__)
+        return frozen if frozen is not None and self.is_plain(freezer.fields(frozen)) else None
 
     def body_of(self, packed: bytes) -> bytes:
         """As `body`, of a plain message's packed fields."""
         return self.start + packed + END
 
     def is_plain(self, fields: Fields) -> bool:
-        """Whether neither dumping nor validating changes the fields, provided that what they hold packs as PLAIN."""
+        """Whether neither dumping nor validating changes the fields, provided that what they hold packs as PLAIN.
+
+        What they hold must be of builtin classes: others may compare as they like.
+        """
         if [*fields] != self.names:
             return False
         name, id_ = fields["name"], fields["id"]
@@ -264,7 +265,10 @@ def _agrees(known: KnownMessage, sample: BaseMessage) -> bool:
     if body is None or packed != ("msgpack", packb(Ext(EXT_MESSAGE, body))):
         return False
     loaded, fields = serde.loads_typed(packed), unpackb(body)[2]
-    made = FREEZER.build([known.cls], {known.cls: known.given}, [FREEZER.freeze(fields)])
+    try:
+        made = FREEZER.build([known.cls], {known.cls: known.given}, [FREEZER.freeze(fields)])
+    except (AttributeError, TypeError):
+        return False
     return known.is_plain(fields) and all(
         type(one) is type(loaded) and all(repr(of(one)) == repr(of(loaded)) for of in (vars, _given))
         for one in (*made, built(known.cls, known.given, fields))
