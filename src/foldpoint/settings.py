@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 * 1024 * 1024,
-        description="memory for the last state of active streams, least recently used first out; savers take a fourth "
-        "of it more, for messages as they serialized them",
+        description="memory for the last state of active streams, least recently used first out; savers take half "
+        "of it more, for messages as they were last written or read",
     )
     compression_level: Annotated[int, Field(ge=1, le=22)] = Field(3, description="zstd level of single events")
     segment_level: Annotated[int, Field(ge=1, le=22)] = Field(9, description="zstd level of segments and snapshots")

@@ -11,7 +11,7 @@
 
 #define DEEPEST 100 /* containers in containers; what is deeper is not plain, nor is what holds itself */
 
-static PyObject *fields_name, *given_name, *extra_name, *private_name;
+static PyObject *fields_name, *given_name, *extra_name, *private_name, *narrow_name;
 static PyObject *no_items, *no_values; /* what is frozen holds these for all that is empty: most containers are */
 
 /* 1 if `now` is in type, order and bits what `was` is, a plain value; else 0. */
@@ -51,8 +51,8 @@ is_same(PyObject *now, PyObject *was)
     return 0; /* None and the bools: there is one of each */
 }
 
-/* Bytes that are taken, about: what strings take is not known to the stable interface. */
-enum { DICT = 100, ENTRY = 100, LIST = 60, ITEM = 8, SCALAR = 40, CHARACTER = 2 };
+/* Bytes that are taken, about. */
+enum { DICT = 170, ENTRY = 45, LIST = 80, ITEM = 8, SCALAR = 40, SHORT = 64, WIDEST = 4 };
 
 static PyObject *copied(PyObject *value, int depth, Py_ssize_t *taken);
 
@@ -90,6 +90,24 @@ copy_values(PyObject *dict, int depth, Py_ssize_t *taken)
     return 0;
 }
 
+/* -1: an error. */
+static Py_ssize_t
+scalar_size(PyObject *value)
+{
+    if (value == Py_None || Py_TYPE(value) == &PyBool_Type)
+        return 0;
+    if (Py_TYPE(value) == &PyBytes_Type)
+        return SCALAR + PyBytes_Size(value);
+    if (Py_TYPE(value) != &PyUnicode_Type)
+        return SCALAR;
+    Py_ssize_t length = PyUnicode_GetLength(value);
+    if (length <= SHORT)
+        return SCALAR + length;
+    PyObject *narrow = PyObject_CallMethodObjArgs(value, narrow_name, NULL);
+    Py_XDECREF(narrow);
+    return narrow == NULL ? -1 : SCALAR + (narrow == Py_True ? length : WIDEST * length);
+}
+
 static int
 is_scalar(PyObject *value)
 {
@@ -108,10 +126,11 @@ copied(PyObject *value, int depth, Py_ssize_t *taken)
     PyTypeObject *type = Py_TYPE(value);
     int is_dict = type == &PyDict_Type;
     if (is_scalar(value)) {
+        Py_ssize_t size = taken == NULL ? 0 : scalar_size(value);
+        if (size < 0)
+            return NULL;
         if (taken != NULL)
-            *taken += SCALAR + (type == &PyUnicode_Type ? CHARACTER * PyUnicode_GetLength(value)
-                                : type == &PyBytes_Type ? PyBytes_Size(value)
-                                                        : 0);
+            *taken += size;
         Py_INCREF(value);
         return value;
     }
@@ -295,10 +314,11 @@ PyInit__frozen(void)
     given_name = PyUnicode_InternFromString("__pydantic_fields_set__");
     extra_name = PyUnicode_InternFromString("__pydantic_extra__");
     private_name = PyUnicode_InternFromString("__pydantic_private__");
+    narrow_name = PyUnicode_InternFromString("isascii");
     no_items = PyList_New(0);
     no_values = PyDict_New();
-    if (fields_name == NULL || given_name == NULL || extra_name == NULL || private_name == NULL || no_items == NULL
-        || no_values == NULL)
+    if (fields_name == NULL || given_name == NULL || extra_name == NULL || private_name == NULL || narrow_name == NULL
+        || no_items == NULL || no_values == NULL)
         return NULL;
     return PyModule_Create(&definition);
 }

@@ -199,7 +199,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             self._engine = self._plain_engine.with_cipher(serde.cipher)
         else:
             self._engine = self._plain_engine
-        memory = Memory(settings.cache_bytes // 4)
+        memory = Memory(settings.cache_bytes // 2)
         self._encoder = Encoder(values, memory, fast=settings.fast_encoding)
         self._decoder = Decoder(values, memory, fast=settings.fast_decoding)
         if self._schedule is not None:
