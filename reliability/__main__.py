@@ -50,7 +50,9 @@ def main(
     plan = Plan(seconds=seconds, threads=threads, shared=shared, window=window, min_cluster_size=min_cluster_size)
     network = Network(3)
     progress = Console(stderr=True)
-    table = Table("fault", "run", "acknowledged", "lost", "wrong", "doubled", "longest errors", "longest wait")
+    table = Table(
+        "fault", "run", "acknowledged", "lost", "wrong", "doubled", "longest errors", "longest wait", "stolen"
+    )
     try:
         for name in faults or list(FAULTS):
             for number in range(runs):
@@ -77,6 +79,7 @@ def row(result: Result) -> list[str]:
         str(found.doubled),
         f"{result.longest_trouble:.1f} s",
         f"{result.longest_wait:.1f} s",
+        f"{result.stolen:.0%}",
     ]
 
 

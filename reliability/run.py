@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 
 from foldpoint import Engine, FoldpointSaver
 from foldpoint.compaction import compact
@@ -22,6 +23,7 @@ from reliability.network import Network
 from reliability.workload import Writer, make_writers, working
 
 NODES = 3
+_STEAL = 7
 HEALED_WITHIN = 300.0  # seconds
 
 
@@ -47,7 +49,8 @@ class Result:
     """Figures of one run. Times in seconds; `failover`: from the fault until the other nodes were a cluster again.
 
     errors: by kind, how often a caller saw it. longest_trouble: the longest that calls for one write failed before one
-    succeeded. `after`: the check again, after everything was sealed and superseded records were removed.
+    succeeded. stolen: of the processors' time, what other guests of the same host took (0 to 1): much of it makes
+    everything wait. `after`: the check again, after everything was sealed and superseded records were removed.
     """
 
     fault: str
@@ -59,6 +62,7 @@ class Result:
     rejoined: float | None = None
     longest_wait: float = 0.0
     longest_trouble: float = 0.0
+    stolen: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
     segments: int = 0
     found: Verdict = field(default_factory=Verdict)
@@ -77,7 +81,7 @@ def run(fault: Fault, number: int, plan: Plan, network: Network | None, say: Say
             savers = [stack.enter_context(_saver(cluster, plan)) for _ in range(2)]
             savers[0].engine.store.setup()  # type: ignore[attr-defined]
             writers = make_writers(savers, plan.threads, plan.shared)
-            with working(writers):
+            with working(writers), _stolen(result):
                 _break_and_heal(cluster, network, fault, plan, result, say)
         say("waiting for the cluster to heal")
         cluster.wait_formed(NODES, seconds=HEALED_WITHIN)
@@ -141,6 +145,19 @@ def _break_and_heal(
         say("writing on")
         _sleep_until(rest)
     result.rejoined = rejoined.seconds
+
+
+@contextmanager
+def _stolen(result: Result) -> Iterator[None]:
+    before = _ticks()
+    yield
+    passed = [after - earlier for after, earlier in zip(_ticks(), before, strict=True)]
+    result.stolen = passed[_STEAL] / max(1, sum(passed))
+
+
+def _ticks() -> list[int]:
+    """Of all processors since the machine started, by what they did (proc_stat(5)), but for guests, counted twice."""
+    return [*map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])]
 
 
 @dataclass

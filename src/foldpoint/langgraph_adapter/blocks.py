@@ -16,8 +16,9 @@ Place = tuple[str, str, str]
 
 BLOCK = 64
 """Messages. Fewer: more pieces of a long list. More: more bytes to copy at each append."""
+_PLACE_BYTES = 600
 _MESSAGE_BYTES = 400
-"""What a message takes here beside what it holds, about."""
+"""What a place, and a message beside what it holds, take here, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,17 @@ class Memory:
         with self._lock:
             return self._blocks.get(place, ([], 0))[0]
 
+    def first_seen(self, place: Place) -> bool:
+        """Whether nothing was put for the place yet, or it is forgotten; from now on it is known."""
+        with self._lock:
+            seen = place in self._blocks
+        if not seen:
+            self.put(place, [])
+        return not seen
+
     def put(self, place: Place, blocks: list[Block]) -> None:
         """In place of what was remembered; nothing where the blocks alone are more than the limit."""
-        size = sum(block.size for block in blocks)
+        size = _PLACE_BYTES + sum(block.size for block in blocks)
         with self._lock:
             _, before = self._blocks.pop(place, ([], 0))
             self.held -= before

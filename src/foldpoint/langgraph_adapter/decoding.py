@@ -54,9 +54,13 @@ class Decoder:
         return self._serde.loads_typed((value.type, value.data))
 
     def channel(self, place: Place, value: Value) -> Any:
-        """As `value`; the messages that a list begins with as it did the last time are not unpacked again."""
+        """As `value`; the messages that a list begins with as it did the last time are not unpacked again.
+
+        What is read once may never be read or written again, and remembering it takes half as long as reading: so the
+        first time it is only noted that it was read.
+        """
         count = _entries(value.data) if self._messages and value.type == _TYPE and self._memory.limit else 0
-        if not count:
+        if not count or self._memory.first_seen(place):
             return self.value(value)
         blocks, at = self._known(place, value.data, count)
         left = count - sum(map(len, blocks))
