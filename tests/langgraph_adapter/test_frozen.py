@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -164,6 +165,11 @@ def test_to_refuse_a_value_none_of_its_code_is_run(freezer: Freezer) -> None:
     for inner in (fields, Loud("Odd", (), {})(), Loud("Odder", (), {})):
         with pytest.raises(TypeError):
             freezer.freeze({"a": 1, "b": inner})
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="a person may have no compiler")
+def test_on_a_build_server_it_is_compiled() -> None:
+    assert IN_C is not None
 
 
 @pytest.mark.skipif(IN_C is None, reason="not compiled here")
