@@ -24,6 +24,7 @@ from reliability.workload import Writer, make_writers, working
 
 NODES = 3
 _STEAL = 7
+_TOLD = 10
 HEALED_WITHIN = 300.0  # seconds
 
 
@@ -48,9 +49,10 @@ class Plan:
 class Result:
     """Figures of one run. Times in seconds; `failover`: from the fault until the other nodes were a cluster again.
 
-    errors: by kind, how often a caller saw it. longest_trouble: the longest that calls for one write failed before one
-    succeeded. stolen: of the processors' time, what other guests of the same host took (0 to 1): much of it makes
-    everything wait. `after`: the check again, after everything was sealed and superseded records were removed.
+    errors: by kind, how often a caller saw it; told: the first ones, whole. longest_trouble: the longest that calls for
+    one write failed before one succeeded. stolen: of the processors' time, what other guests of the host took, 0 to 1:
+    much of it makes everything wait. `after`: the check again, after everything was sealed and superseded records were
+    removed.
     """
 
     fault: str
@@ -64,6 +66,7 @@ class Result:
     longest_trouble: float = 0.0
     stolen: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
     segments: int = 0
     found: Verdict = field(default_factory=Verdict)
     after: Verdict = field(default_factory=Verdict)
@@ -198,6 +201,7 @@ def _count(result: Result, writers: Sequence[Writer]) -> None:
     result.longest_trouble = max(writer.longest_trouble for writer in writers)
     kinds = (error.split(": ", 1)[0] for writer in writers for error in writer.errors)
     result.errors = dict(Counter(kinds))
+    result.told = [error for writer in writers for error in writer.errors][:_TOLD]
 
 
 def _compact(engine: Engine, writers: Sequence[Writer]) -> int:

@@ -67,6 +67,14 @@ def test_a_head_that_claims_too_much(made: Small, claim: dict[str, object]) -> N
     refused(made)
 
 
+def test_a_head_that_claims_too_many_merged_segments(made: Small) -> None:
+    head = next(made.engine().heads(THREAD))
+    second, *others = head.merged
+    many = replace(second, count=second.count + (1 << 30))
+    forge(made, "head", lambda _: encode_head(replace(head, merged=(many, *others))))
+    refused(made)
+
+
 @pytest.mark.parametrize(
     "claim",
     [

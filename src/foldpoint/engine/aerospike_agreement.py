@@ -20,7 +20,7 @@ from aerospike_helpers import expressions
 from aerospike_helpers.operations import expression_operations
 
 from foldpoint.engine.aerospike_config import ask_node, ask_pairs
-from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, INVALID, NO_NODE, Refusal
+from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, DROPPED, INVALID, NO_NODE, Refusal
 
 APPLIED_AT = "at"
 _SHARE = 6
@@ -91,7 +91,9 @@ class Agreement:
                 return keys.pop()
             code, why = (CLUSTER_CHANGE if keys else NO_NODE), str(named)
         except (client_errors.AerospikeError, Refusal) as error:
-            code, why = error.code or CLUSTER_CHANGE, str(getattr(error, "msg", None) or error)
+            # The client says of a node that it has dropped just now that the question was wrong.
+            code = CLUSTER_CHANGE if error.code in (None, 0, DROPPED) else error.code
+            why = str(getattr(error, "msg", None) or error)
         self._whole_since = None
         raise Refusal(code, f"not all nodes say that they are in one cluster: {why}")
 

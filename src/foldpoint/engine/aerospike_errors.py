@@ -21,6 +21,7 @@ from foldpoint.errors import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 INVALID, CLUSTER_CHANGE = 4, 7
+DROPPED = -2  # what is asked of a node that the client does not know any more
 LATE = frozenset({26, 27})  # what a write is answered with that came after its time
 KEY_EXISTS, NOT_FOUND, NO_NODE, NO_ANSWER, BATCH_FAILED = 5, 2, -8, -15, -16
 

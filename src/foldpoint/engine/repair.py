@@ -23,6 +23,7 @@ from foldpoint.engine.sealing import segment_of
 from foldpoint.engine.snapshot import snapshot_events
 from foldpoint.errors import CorruptRecord, LostRecord
 
+_BESIDE = 64  # so many segments that nothing tells of, side by side, are a head that is wrong
 _LEVEL = 19
 """Of zstd: a snapshot must fit the parts that it is known to have."""
 
@@ -96,12 +97,15 @@ class _Lost:
         low = high = position
         if self._is_untold(position):
             level = self._layout.place(position).level
-            beside = [at for at in range(len(self._layout)) if self._layout.place(at).level == level]
-            while low > beside[0] and self._is_untold(low - 1):
+            while high - low < _BESIDE and self._is_untold_of(level, low - 1):
                 low -= 1
-            while high < beside[-1] and self._is_untold(high + 1):
+            while high - low < _BESIDE and self._is_untold_of(level, high + 1):
                 high += 1
         return low, high
+
+    def _is_untold_of(self, level: int, position: int) -> bool:
+        there = 0 <= position < len(self._layout) and self._layout.place(position).level == level
+        return there and self._is_untold(position)
 
     def _is_untold(self, position: int) -> bool:
         segment, span = self._layout.key(position), self._layout.span_key(position)
@@ -126,7 +130,7 @@ class _Lost:
         last = self._head.sealed if ends else self._reader.span(self._layout, after).first - 1
         first = self._last_before(low) + 1
         numbers = range(first, last + 1)
-        if len(numbers) <= high - low:
+        if not high - low < len(numbers) <= (high - low + 1) * self._head.window or high - low == _BESIDE:
             return []  # each holds one at least: a crash took the head that belongs to what is beside them
         events = self._io.read([keys.event(self._head.epoch, seq) for seq in numbers])
         if not all(events):
@@ -152,6 +156,8 @@ class _Lost:
     def _merged(self, position: int, level: int) -> Records:
         """The segment there, and those untold right beside it, with their spans, from those that they stand for."""
         low, high = self._untold_around(position)
+        if high - low == _BESIDE:
+            return []
         first = self._last_before(low) + 1
         merged = self._head.merged[level - 2]
         later = range(high + 1, position + merged.count - self._layout.place(position).index)
