@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from aerospike.exception import ClusterChangeError
+from aerospike.exception import ClusterChangeError, ParamError
 from aerospike_server import Cluster, connect
 
 from foldpoint.engine.aerospike import AerospikeStore
@@ -117,6 +117,7 @@ class TestAgreement:
 
 
 CUT_OFF, LEAVING = "in no cluster, and serves nothing", "in no cluster, and serves as before"
+DROPPED = "not known to the client any more, since just now"
 
 
 class Saying:
@@ -135,6 +136,8 @@ class Saying:
         said = self.said[node]
         if command.startswith("namespace/"):
             return f"{command}\tobjects=1;ns_cluster_size={0 if said == CUT_OFF else 3};unavailable_partitions=0\n"
+        if said == DROPPED:
+            raise ParamError(-2, f"Could not get node with name {node}.")
         if said in (CUT_OFF, LEAVING):
             raise ClusterChangeError(7, "unstable cluster")
         return f"{command}\t{said}\n"
@@ -145,7 +148,9 @@ class TestWhatNodesSay:
         Agreement(Saying("A", "A", "A"), "test").require()
         Agreement(Saying("A", "A", CUT_OFF), "test").require()
 
-    @pytest.mark.parametrize("said", [("A", "A", "B"), ("A", "A", LEAVING), (LEAVING,), (CUT_OFF, CUT_OFF), ()])
+    @pytest.mark.parametrize(
+        "said", [("A", "A", "B"), ("A", "A", LEAVING), (LEAVING,), (CUT_OFF, CUT_OFF), (DROPPED, "A"), ()]
+    )
     def test_anything_else_is_none(self, said: tuple[str, ...]) -> None:
         with pytest.raises(Refusal) as refused:
             Agreement(Saying(*said), "test").require()

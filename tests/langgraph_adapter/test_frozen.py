@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from ormsgpack import Ext, Fragment
+from test_decoding import STRICT, outcome, stored
 from test_encoding import FREEZERS, PLACE, SERDE, serialized, talk
 from values import examples
 
@@ -29,7 +30,6 @@ from foldpoint.langgraph_adapter.frozen import IN_C, IN_PYTHON, Freezer
 from foldpoint.langgraph_adapter.known import known_messages
 
 NAMES = {cls: known.given for cls, known in known_messages().items()}
-STRICT = JsonPlusSerializer(allowed_msgpack_modules=None)
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 every_freezer = pytest.mark.parametrize("freezer", FREEZERS)
 
@@ -304,6 +304,17 @@ def test_what_is_read_once_is_not_remembered_and_what_is_noted_of_it_is_bounded(
     assert 0 < memory.held <= 10_000
 
 
+def test_what_is_only_read_again_and_again_is_not_the_first_to_be_forgotten() -> None:
+    memory = Memory(60_000)
+    for name in ("read", "idle"):
+        Encoder(SERDE, memory).channel(("t", "", name), talk(8))
+    for number in range(100):
+        Decoder(SERDE, memory).channel(("t", "", "read"), stored(talk(8)))
+        Decoder(SERDE, memory).channel(("t", "", str(number)), stored(talk(1)))
+    assert memory.get(("t", "", "read"))
+    assert not memory.get(("t", "", "idle"))
+
+
 # -- messages that others change meanwhile -----------------------------------------------------------------------------
 
 
@@ -358,12 +369,10 @@ def test_a_list_that_grows_while_it_is_put_is_stored_as_it_was_at_some_moment(fr
 
 def reads(memory: Memory, value: Value, serde: JsonPlusSerializer = SERDE) -> Any:
     """Asserts that the decoder gives what the serializer gives, or fails as it fails. Returns it."""
-    told = []
-    for load in (serde.loads_typed, lambda value: Decoder(serde, memory).channel(PLACE, value)):
-        try:
-            told.append(state(load(value)))
-        except Exception as error:  # noqa: BLE001
-            told.append(repr(error))
+    told = [
+        outcome(lambda: serde.loads_typed(value)),
+        outcome(lambda: Decoder(serde, memory).channel(PLACE, value)),
+    ]
     assert told[0] == told[1]
     return told[1]
 
@@ -515,7 +524,3 @@ def test_a_message_within_something_else_is_not_taken_for_one_of_the_list() -> N
 
 def refuse(*args: Any) -> None:
     raise AssertionError("not needed")
-
-
-def stored(value: Any) -> Value:
-    return Value(*SERDE.dumps_typed(value))

@@ -63,7 +63,7 @@ FAILURES: Mapping[int, tuple[type[StoreUnavailable], str]] = {
 UNKNOWN = (StoreUnavailable, "the server or the client refused")
 
 # What calls are answered with, beside NO_NODE, while the client knows no node at all.
-NODELESS = frozenset({1, -1, -2})
+NODELESS = frozenset({1, -1, DROPPED})
 NODELESS_CAUSE = "no node answers; are the servers up and reachable from here?"
 
 

@@ -79,7 +79,10 @@ class _Lost:
         if kind == b"i":
             [segment] = self._reader.segments(self._layout, [position])
             return [self._sealed(key, SPAN, encode_span(segment.span))]
-        return self._sealed_run(position) if level == 1 else self._merged(position, level)
+        low, high = self._untold_around(position)
+        if high - low == _BESIDE:
+            return []
+        return self._sealed_run(low, high) if level == 1 else self._merged(position, low, high)
 
     def _sealed(self, key: bytes, kind: int, content: bytes) -> tuple[bytes, bytes]:
         codec, body = deflate(content, _LEVEL)
@@ -122,15 +125,14 @@ class _Lost:
 
     # -- segments of events --------------------------------------------------------------------------------------------
 
-    def _sealed_run(self, position: int) -> Records:
-        """The segment of level 1 there, and those lost right beside it, from the events: none may be missing."""
-        low, high = self._untold_around(position)
+    def _sealed_run(self, low: int, high: int) -> Records:
+        """The segments of level 1 there, side by side, from the events: none may be missing."""
         after = high + 1
         ends = after == len(self._layout)
         last = self._head.sealed if ends else self._reader.span(self._layout, after).first - 1
         first = self._last_before(low) + 1
         numbers = range(first, last + 1)
-        if not high - low < len(numbers) <= (high - low + 1) * self._head.window or high - low == _BESIDE:
+        if not high - low < len(numbers) <= (high - low + 1) * self._head.window:
             return []  # each holds one at least: a crash took the head that belongs to what is beside them
         events = self._io.read([keys.event(self._head.epoch, seq) for seq in numbers])
         if not all(events):
@@ -153,19 +155,17 @@ class _Lost:
 
     # -- segments of segments ------------------------------------------------------------------------------------------
 
-    def _merged(self, position: int, level: int) -> Records:
-        """The segment there, and those untold right beside it, with their spans, from those that they stand for."""
-        low, high = self._untold_around(position)
-        if high - low == _BESIDE:
-            return []
+    def _merged(self, position: int, low: int, high: int) -> Records:
+        """The segment there, and those side by side around it, with their spans, from those that they stand for."""
+        place = self._layout.place(position)
         first = self._last_before(low) + 1
-        merged = self._head.merged[level - 2]
-        later = range(high + 1, position + merged.count - self._layout.place(position).index)
+        merged = self._head.merged[place.level - 2]
+        later = range(high + 1, position + merged.count - place.index)
         end = merged.reach - sum(self._reader.span(self._layout, one).inputs for one in later)
         inputs: list[Segment] = []
         while end > 0 and (len(inputs) <= high - low or inputs[0].span.first > first):
             end -= 1
-            key = keys.segment(self._head.epoch, end, level - 1)
+            key = keys.segment(self._head.epoch, end, place.level - 1)
             [record] = self._io.read([key])
             if record is None:
                 return []

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
 from langchain_core.messages import BaseMessage
 
 from foldpoint.langgraph_adapter.frozen import FREEZER, Freezer
@@ -16,6 +17,7 @@ Place = tuple[str, str, str]
 
 BLOCK = 64
 """Messages. Fewer: more pieces of a long list. More: more bytes to copy at each append."""
+array_header = msgpack.Packer(autoreset=True).pack_array_header
 _PLACE_BYTES = 600
 _MESSAGE_BYTES = 400
 """What a place, and a message beside what it holds, take here, about."""
@@ -54,7 +56,10 @@ class Memory:
     def get(self, place: Place) -> list[Block]:
         """What is remembered of the place; not to be changed."""
         with self._lock:
-            return self._blocks.get(place, ([], 0))[0]
+            if place not in self._blocks:
+                return []
+            self._blocks.move_to_end(place)
+            return self._blocks[place][0]
 
     def first_seen(self, place: Place) -> bool:
         """Whether nothing was put for the place yet, or it is forgotten; from now on it is known."""

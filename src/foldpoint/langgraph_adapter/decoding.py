@@ -6,18 +6,16 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import msgpack
 import ormsgpack
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from ormsgpack import Ext, MsgpackDecodeError, packb, unpackb
 
 from foldpoint.codecs.model import Value
-from foldpoint.langgraph_adapter.blocks import BLOCK, Block, Memory, Place
+from foldpoint.langgraph_adapter.blocks import BLOCK, Block, Memory, Place, array_header
 from foldpoint.langgraph_adapter.frozen import built, frozen_or_none
 from foldpoint.langgraph_adapter.known import EXT_ARGUMENTS, EXT_MESSAGE, is_known, known_messages, known_send
 
 _TYPE = "msgpack"
-_array_header = msgpack.Packer(autoreset=True).pack_array_header
 
 
 class _Read(NamedTuple):
@@ -63,14 +61,14 @@ class Decoder:
         if not count or self._memory.first_seen(place):
             return self.value(value)
         blocks, at = self._known(place, value.data, count)
-        left = count - sum(map(len, blocks))
+        left, packed = count - sum(map(len, blocks)), value.data[at:]
         read: list[_Read] = []
         try:
-            rest = self._unpack(_array_header(left) + value.data[at:] if blocks else value.data, read)
+            rest = self._unpack(array_header(left) + packed, read)
         except MsgpackDecodeError:
             return self.value(value)
         if read and len(read) == left:
-            self._remember(place, blocks, read, value.data[at:])
+            self._remember(place, blocks, read, packed)
         # At once: so many objects in several steps take twice the time.
         classes = [cls for block in blocks for cls in block.classes]
         frozen = [one for block in blocks for one in block.frozen or ()]
@@ -79,7 +77,7 @@ class Decoder:
     def _known(self, place: Place, data: bytes, count: int) -> tuple[list[Block], int]:
         """The blocks that the list begins with, and where they end."""
         blocks: list[Block] = []
-        at = len(_array_header(count))
+        at = len(array_header(count))
         for block in self._memory.get(place):
             count -= len(block)
             if count < 0 or block.frozen is None or not data.startswith(block.piece, at):
@@ -145,7 +143,7 @@ def _entries(data: bytes) -> int:
         count = first & 0x0F
     elif first in (0xDC, 0xDD):
         count = int.from_bytes(data[1 : 3 if first == 0xDC else 5], "big")
-    return count if data.startswith(_array_header(count)) else 0
+    return count if data.startswith(array_header(count)) else 0
 
 
 def _ext_size(length: int) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import msgpack
 import ormsgpack
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -18,7 +17,7 @@ from ormsgpack import Ext, Fragment, MsgpackEncodeError, packb
 
 from foldpoint.codecs.model import Stored, Value
 from foldpoint.codecs.rope import Rope
-from foldpoint.langgraph_adapter.blocks import BLOCK, Block, Memory, Place
+from foldpoint.langgraph_adapter.blocks import BLOCK, Block, Memory, Place, array_header
 from foldpoint.langgraph_adapter.frozen import PLAIN
 from foldpoint.langgraph_adapter.known import (
     EXT_MESSAGE,
@@ -31,7 +30,6 @@ from foldpoint.langgraph_adapter.known import (
 
 _TYPE = "msgpack"
 _CONTAINERS = PLAIN & ~ormsgpack.OPT_PASSTHROUGH_TUPLE
-_array_header = msgpack.Packer(autoreset=True).pack_array_header
 
 
 class Encoder:
@@ -64,7 +62,7 @@ class Encoder:
         if type(obj) is list and obj and type(obj[0]) in self._messages and self._memory.limit:
             try:
                 blocks = self._blocks(place, [*obj])
-                return Stored(_TYPE, Rope(_array_header(sum(map(len, blocks))), *(block.piece for block in blocks)))
+                return Stored(_TYPE, Rope(array_header(sum(map(len, blocks))), *(block.piece for block in blocks)))
             except MsgpackEncodeError:
                 pass
         return Stored.of(self.value(obj))
@@ -103,7 +101,7 @@ class Encoder:
         packable: list[Any] = [
             message if body is None else Ext(EXT_MESSAGE, body) for message, body in zip(messages, bodies, strict=True)
         ]
-        piece = self._pack(packable)[len(_array_header(len(packable))) :]
+        piece = self._pack(packable)[len(array_header(len(packable))) :]
         return self._memory.block([one.cls for one in known], None if None in bodies else frozen, piece)
 
     def _body(self, known: KnownMessage, frozen: Any) -> bytes | None:
