@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, compress, count, islice
 from operator import ne
-from typing import Any
+from typing import Any, cast
 
 from foldpoint.codecs.model import Header, Scalar, Value, Version
 from foldpoint.codecs.wire import Malformed, pack
@@ -46,15 +46,20 @@ def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str
 def _changed(before: Sequence[Any], after: Sequence[Any]) -> Iterable[int]:
     """Where the two are stored otherwise.
 
-    What equals a string is stored as it is; other equal values need not be (1 and 1.0, maps in another order).
+    What equals a string is stored as it is, and so is an integer that equals one; other equal values need not be (1 and
+    1.0, maps in another order).
     """
-    kinds = set(map(type, after))
-    if kinds == {dict}:
-        kinds = set(map(type, chain.from_iterable(map(dict.values, after))))
-        if max(map(len, after)) > 1:
-            before, after = _in_order(before), _in_order(after)
-    differ = ne if kinds <= {str} else _differ
-    return compress(count(), map(differ, before, after))
+    kinds = _kinds(after)
+    plain = kinds <= {str} or (kinds == {int} and _kinds(before) == {int})
+    if plain and kinds and type(after[0]) is dict and max(map(len, after)) > 1:
+        before, after = _in_order(before), _in_order(after)
+    return compress(count(), map(ne if plain else _differ, before, after))
+
+
+def _kinds(values: Sequence[Any]) -> set[type]:
+    """The types of the values, or where all are maps those of what they hold."""
+    kinds = set(map(type, values))
+    return set(map(type, chain.from_iterable(map(dict.values, values)))) if kinds == {dict} else kinds
 
 
 def _in_order(values: Iterable[Any]) -> list[Any]:
@@ -100,9 +105,10 @@ def _whole(value: Any) -> int:
 
 
 def _top(versions: Mapping[str, Version]) -> int:
-    if int not in set(map(type, versions.values())):
+    kinds, numbers = set(map(type, versions.values())), cast(Iterable[int], versions.values())
+    if int not in kinds:
         return 0
-    return max(version for version in versions.values() if type(version) is int)
+    return max(numbers if kinds == {int} else (number for number in numbers if type(number) is int))
 
 
 def diff_labels(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> MapDelta | None:

@@ -65,7 +65,7 @@ def to_checkpoint(
 def _check_names(what: str, names: Iterable[Any]) -> None:
     """A number would be stored, and read back as a position: nothing that follows could be read."""
     listed = [*names]
-    if not all(map(isinstance, listed, repeat(str))):
+    if not set(map(type, listed)) <= {str} and not all(map(isinstance, listed, repeat(str))):
         odd = next(name for name in listed if not isinstance(name, str))
         raise ValueError(f"{what}: names are strings, got {odd!r}")
 
