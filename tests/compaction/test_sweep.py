@@ -471,6 +471,10 @@ def test_sweeps_beside_writers_sealers_and_rewriters_lose_nothing(store: RecordS
         for done in [pool.submit(repeat, work) for work in works]:
             done.result()
     reader = Engine(store, settings)
+    removed.clear()
+    reader.put("t0", "", numbered(made["t0"]))
+    made["t0"] += 1
+    die_rewriting(reader)
     for _ in range(3):  # until what the dead left is named no more, seen twice, and gone
         time.sleep(settings.grace)
         keep_up(reader)

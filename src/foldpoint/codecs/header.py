@@ -28,6 +28,8 @@ MapDelta = list[Any]
 
 def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str, Any], Any]) -> MapDelta | None:
     """The delta from `old` to `new`, None if they are equal; `code(key, value)` gives an entry's stored form."""
+    if not old:
+        return [{key: code(key, value) for key, value in new.items()}] if new else None
     keys, kept, before = [*new], [*old], [*old.values()]
     places: Sequence[int] = range(len(kept))
     if keys[: len(kept)] != kept:

@@ -41,8 +41,6 @@ _GIVE_WAY = 0.05  # seconds
 _STRIDE = 1 << 16
 _SUSPICIOUS = 1.0
 """Seconds; a put that took longer may have outlived a crash of the store."""
-_CONTEXT_EVENTS = 16
-"""Further back stands little that a small event needs, and looking there costs time at each put."""
 _SMALL = 128
 """Bytes. To compress an event below that would take a tenth of a put, and save some 40 bytes until it is sealed."""
 _ADVICE = (
@@ -294,10 +292,11 @@ class Log:
 
         At least the one right before it, which would not be missed else if the store should lose it.
         """
+        preceding = view.preceding(event.seq)
         if len(event.payload) < _SMALL:
-            return int(event.seq - 1 > view.head.sealed and event.seq - 1 in view.slice.events), 0, event.payload
-        depth, context = _recent(view, event.seq)
-        return depth, *deflate(event.payload, self.settings.compression_level, context)
+            return min(len(preceding), 1), 0, event.payload
+        context = b"".join(reversed(preceding))[-CONTEXT_BYTES:]
+        return len(preceding), *deflate(event.payload, self.settings.compression_level, context)
 
     def _is_own(self, view: View, seq: int, payload: bytes) -> bool:
         """The number was taken: take in what stands there and around it. True if it is the very event to be put."""
@@ -406,18 +405,3 @@ def _continues(view: View, head: Head) -> bool:
     """Whether the view's slice begins where `head` says, and lacks nothing that was sealed since."""
     same = view.head.epoch == head.epoch and view.head.snapshot == head.snapshot
     return same and all(seq in view.slice.events for seq in range(view.head.sealed + 1, head.sealed + 1))
-
-
-def _recent(view: View, seq: int) -> tuple[int, bytes]:
-    """(depth, bytes) of the events right before `seq` that a new event is compressed against.
-
-    Only of the tail: should it be sealed meanwhile, they lie in one segment, which readers fetch with the snapshot.
-    """
-    payloads: list[bytes] = []
-    size, events = 0, view.slice.events
-    for at in range(seq - 1, max(view.head.sealed, seq - 1 - _CONTEXT_EVENTS), -1):
-        if size >= CONTEXT_BYTES or (event := events.get(at)) is None:
-            break
-        payloads.append(event.payload)
-        size += len(event.payload)
-    return len(payloads), b"".join(reversed(payloads))[-CONTEXT_BYTES:]

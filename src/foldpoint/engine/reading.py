@@ -66,12 +66,12 @@ class Reader:
         self._open_slots(slice_, dict(zip(slots, found, strict=True)))
         return slice_
 
-    def earlier(self, head: Head) -> Earlier:
-        """What lies before the slice that latest is read from."""
+    def earlier(self, head: Head, known: dict[int, bytes] | None = None) -> Earlier:
+        """What lies before the slice that latest is read from. known: payloads by number."""
         if head.snapshot is None:
             return Nothing(head.epoch)
         layout = Layout.of(head)
-        return Before(self, layout, layout.after(head.snapshot.segments), head.snapshot.covers)
+        return Before(self, layout, layout.after(head.snapshot.segments), head.snapshot.covers, known=known)
 
     def moved(self, layout: Layout) -> Layout | None:
         """Where the same log lies by now; None if nothing has moved, or if its epoch was left."""
@@ -273,15 +273,21 @@ class Before:
     """What lies before a slice, up to number `covers`, read when it is asked for.
 
     end: a position beyond the segment that holds `covers`. recent: the record of the slice's last segment, where it is
-    known.
+    known. known: payloads by number.
     """
 
     def __init__(
-        self, reader: Reader, layout: Layout, end: int, covers: int, recent: dict[bytes, bytes | None] | None = None
+        self,
+        reader: Reader,
+        layout: Layout,
+        end: int,
+        covers: int,
+        recent: dict[bytes, bytes | None] | None = None,
+        known: dict[int, bytes] | None = None,
     ) -> None:
         self._reader = reader
         self._recent = recent or {}
-        self._payloads: dict[int, bytes] = {}
+        self._payloads = known or {}
         self.layout = layout
         self._end = end
         self._covers = covers

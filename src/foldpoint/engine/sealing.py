@@ -50,7 +50,7 @@ class Sealer:
         )
         slice_ = view.slice
         if self._snapshot_due(head):
-            head, slice_ = self._snapshot(head, slice_)
+            head, slice_ = self._snapshot(head, view)
         if head.mark == head.cleaned:
             head = replace(head, mark=head.superseded, marked_at=int(self.clock.now()))
         return replace(view, head=head, slice=slice_, last=max(view.last, head.sealed))
@@ -90,14 +90,14 @@ class Sealer:
         weight = self.settings.snapshot_ratio + (0 if head.snapshot else 1)
         return since > MAX_SEGMENTS or head.logged >= weight * head.snapshot_bytes
 
-    def _snapshot(self, head: Head, slice_: Slice) -> tuple[Head, Slice]:
+    def _snapshot(self, head: Head, view: View) -> tuple[Head, Slice]:
         """With a snapshot of everything sealed, unless the first one would hardly be smaller than the log itself."""
-        snapshot = snapshot_events(slice_, head.sealed)
+        snapshot = snapshot_events(view.slice, head.sealed)
         codec, body = deflate(encode_snapshot(snapshot), self.settings.segment_level)
         if head.snapshot is None and not self._snapshot_due(replace(head, snapshot_bytes=len(body))):
-            return replace(head, snapshot_bytes=len(body)), slice_
+            return replace(head, snapshot_bytes=len(body)), view.slice
         head = self._write_snapshot(head, codec, body)
-        return head, self._restart(slice_, head, snapshot)
+        return head, self._restart(view, head, snapshot)
 
     def _write_snapshot(self, head: Head, codec: int, body: bytes) -> Head:
         """The head with the snapshot; a number that another sealer took is passed over."""
@@ -114,10 +114,14 @@ class Sealer:
                 return replace(head, kept=ref, kept_logged=0) if kept else head
         raise Conflict(f"thread {head.thread_id!r}: {_ATTEMPTS} snapshot numbers were taken by others; call again")
 
-    def _restart(self, old: Slice, head: Head, snapshot: list[Told]) -> Slice:
-        """The slice that begins with the snapshot just written, keeping the states that are known."""
-        assert head.snapshot is not None
-        slice_ = Slice(old.epoch, snapshot, covers=head.sealed, earlier=self.reader.earlier(head))
+    def _restart(self, view: View, head: Head, snapshot: list[Told]) -> Slice:
+        """The slice that begins with the snapshot just written, keeping the states that are known.
+
+        And what an event is compressed against that is put meanwhile.
+        """
+        old = view.slice
+        known = {head.sealed - at: payload for at, payload in enumerate(view.preceding(head.sealed + 1))}
+        slice_ = Slice(old.epoch, snapshot, covers=head.sealed, earlier=self.reader.earlier(head, known))
         for seq in slice_.checkpoints.values():
             slice_.put_state(seq, old.state(seq))
         for seq in sorted(seq for seq in old.events if seq > head.sealed):

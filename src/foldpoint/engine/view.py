@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foldpoint.codecs.envelope import CONTEXT_BYTES
 from foldpoint.codecs.head import Head
 from foldpoint.engine.fold import Slice
+
+_CONTEXT_EVENTS = 16
+"""Further back stands little that a small event needs, and looking there costs time at each put."""
 
 
 @dataclass
@@ -27,3 +31,17 @@ class View:
     def tail(self) -> int:
         """How many sequence numbers after `sealed` are taken."""
         return max(0, self.last - self.head.sealed)
+
+    def preceding(self, seq: int) -> list[bytes]:
+        """The payloads right before number `seq` that an event there is compressed against, newest first.
+
+        Only of the tail: should it be sealed meanwhile, they lie in one segment, which readers fetch with the snapshot.
+        """
+        payloads: list[bytes] = []
+        size, events = 0, self.slice.events
+        for at in range(seq - 1, max(self.head.sealed, seq - 1 - _CONTEXT_EVENTS), -1):
+            if size >= CONTEXT_BYTES or (event := events.get(at)) is None:
+                break
+            payloads.append(event.payload)
+            size += len(event.payload)
+        return payloads
