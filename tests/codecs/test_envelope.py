@@ -25,6 +25,7 @@ from foldpoint.codecs.envelope import (
     event_content,
     open_record,
     seal,
+    stored_check,
 )
 from foldpoint.codecs.wire import Malformed
 
@@ -75,10 +76,23 @@ def test_an_event_opens_with_the_context_that_it_was_compressed_against(
     depth: int, payload: bytes, context: bytes
 ) -> None:
     codec, body = deflate(payload, 3, context)
-    opened = open_record(KEY, seal(KEY, EVENT, codec, event_content(depth, b"chck", body)), kinds=(EVENT,))
+    check = stored_check(b"chck", context)
+    opened = open_record(KEY, seal(KEY, EVENT, codec, event_content(depth, check, body)), kinds=(EVENT,))
     found, at = opened.depth()
-    assert (found, opened.check(at)) == (depth, b"chck")
+    assert found == depth
+    assert opened.holds(at, b"chck", context)
+    assert not opened.holds(at, b"else", context)
     assert opened.inflate(context, at) == payload
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=300))
+def test_an_event_does_not_hold_after_another_context(payload: bytes, context: bytes, other: bytes) -> None:
+    codec, body = deflate(payload, 3, context)
+    content = event_content(1, stored_check(b"chck", context), body)
+    opened = open_record(KEY, seal(KEY, EVENT, codec, content), kinds=(EVENT,))
+    _, at = opened.depth()
+    assert opened.holds(at, b"chck", context)
+    assert opened.holds(at, b"chck", other) == (other == context)
 
 
 @every_record

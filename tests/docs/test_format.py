@@ -36,7 +36,7 @@ def test_the_event_reads_as_the_page_says() -> None:
     opened = open_record(key, record, kinds=(EVENT,))
     depth, at = opened.depth()
     event = unpack_event(1, opened.inflate(skip=at))
-    assert opened.check(at) == CHECK
+    assert opened.holds(at, CHECK, b"")
     folded = fold_checkpoint(event, None)
     assert depth == 0
     assert (folded.header, folded.labels) == (CHECKPOINT.header, CHECKPOINT.labels)

@@ -10,7 +10,8 @@ codec bit 0: zstd; bit 1: encrypted. Encrypted content is a cipher name (varint 
 16 bytes of BLAKE2b of the key and the plain content, so a cipher that authenticates also authenticates the place.
 
 An event's content begins with a varint, `depth`: it is compressed against the payloads of the `depth` sequence numbers
-right before it (their last CONTEXT_BYTES bytes). CHECK_BYTES follow that tell what it builds on (see `event.check_of`).
+right before it (their last CONTEXT_BYTES bytes). CHECK_BYTES follow that tell what it builds on (see `event.check_of`)
+and what it is compressed against.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ class Opened:
         depth, at = read_varint(self.content, 0)
         return depth, at + CHECK_BYTES
 
-    def check(self, at: int) -> bytes:
-        """That of an event whose compressed payload starts at `at`."""
-        return self.content[at - CHECK_BYTES : at]
+    def holds(self, at: int, check: bytes, context: bytes) -> bool:
+        """Whether the event whose payload starts at `at` was stored with this check, after this context."""
+        return self.content[at - CHECK_BYTES : at] == stored_check(check, context)
 
 
 def deflate(payload: bytes, level: int, context: bytes = b"") -> tuple[int, bytes]:
@@ -77,7 +78,13 @@ def deflate(payload: bytes, level: int, context: bytes = b"") -> tuple[int, byte
 
 
 def event_content(depth: int, check: bytes, body: bytes) -> bytes:
+    """check: as `stored_check` gives it."""
     return varint(depth) + check + body
+
+
+def stored_check(check: bytes, context: bytes) -> bytes:
+    """What stands in a record for an event's check: a frame that takes nothing of its context opens after any other."""
+    return zlib.crc32(context, int.from_bytes(check, "big")).to_bytes(CHECK_BYTES, "big")
 
 
 def seal(key: bytes, kind: int, codec: int, content: bytes, cipher: Cipher | None = None) -> bytes:

@@ -21,7 +21,7 @@ from foldpoint.errors import CorruptRecord
 def clean(log: Log, grace: float) -> int:
     """Remove what may go by now; how many records. `grace` in seconds."""
     removed = 0
-    while (view := log.load()) is not None:
+    while (view := log.current()) is not None:
         head = view.head
         try:
             if log.io.store.capabilities.ordered:

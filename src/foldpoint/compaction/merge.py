@@ -60,7 +60,7 @@ def _live_bytes(head: Head, level: int) -> int:
 def merge(log: Log, *, idle: bool = False) -> int:
     """Do every merge that is due, safely beside writers and other compactors; how many were done."""
     done = 0
-    while (view := log.load()) is not None and (step := next_merge(view.head, idle=idle)) is not None:
+    while (view := log.current()) is not None and (step := next_merge(view.head, idle=idle)) is not None:
         try:
             head = _merge(log, view.head, step)
         except CorruptRecord as error:

@@ -204,12 +204,14 @@ class Salvage:
         [record] = self._reader.io.read([key])
         opened = self._reader.io.open(key, record or b"", EVENT)
         depth, at = opened.depth()
-        payload = opened.inflate(context_of(seq, depth, self._newest.payload), at)
+        context = context_of(seq, depth, self._newest.payload)
+        payload = opened.inflate(context, at)
         self._sealed.payloads.setdefault(seq, payload)
         event = unpack_event(seq, payload)
-        if check_of(event, self._newest.check) != opened.check(at):
+        check = check_of(event, self._newest.check)
+        if not opened.holds(at, check, context):
             raise CorruptRecord(key, "builds upon other events")
-        return event, opened.check(at)
+        return event, check
 
     def _refuse(self, seq: int) -> None:
         """Note which checkpoint an event that cannot be vouched for is about, as far as that can be known."""

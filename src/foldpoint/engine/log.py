@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import RLock
 
-from foldpoint.codecs.envelope import CHECK_BYTES, CONTEXT_BYTES, EVENT, HEAD, deflate, event_content, seal
+from foldpoint.codecs.envelope import (
+    CHECK_BYTES,
+    CONTEXT_BYTES,
+    EVENT,
+    HEAD,
+    deflate,
+    event_content,
+    seal,
+    stored_check,
+)
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, check_of, unpack_event
 from foldpoint.codecs.head import Head, encode_head
 from foldpoint.engine import keys
@@ -176,10 +185,15 @@ class Log:
         self.reader.add_slots(view.slice, head.slots)
         return view.slice
 
-    def _trusted(self) -> View | None:
+    def trusted(self) -> View | None:
         """The view, read anew if it is too old to be acted upon."""
         view = self.view
         return view if view is not None and self._is_fresh(view) else self.load()
+
+    def current(self) -> View | None:
+        """The view, read anew if its head is not the one that is stored. May lack what others appended since."""
+        view = self.view
+        return view if view is not None and not self._has_moved(view.revision) else self.load()
 
     def _is_fresh(self, view: View) -> bool:
         young = self.clock.monotonic() - view.read_at <= self.settings.grace / 10
@@ -253,7 +267,7 @@ class Log:
         if view is None and not existing:
             view = self.create_stream(ttl)
         while view is None or not self._is_fresh(view) or view.head.deleted:
-            view = self._trusted()
+            view = self.trusted()
             if view is not None and not view.head.deleted:
                 return view
             view = self.create_stream(ttl, view)
@@ -275,9 +289,8 @@ class Log:
 
     def _create(self, view: View, event: Event, check: bytes) -> bool:
         """Whether the event stands at its number then."""
-        depth, codec, body = self._compressed(view, event)
         key = keys.event(view.head.epoch, event.seq)
-        content = event_content(depth, check, body)
+        codec, content = self._packed(view, event, check)
         record = self.io.seal(key, EVENT, codec, content)
         if self.io.create(key, record, view.head.record_ttl):
             self.metrics.add(bytes_logged=len(record))
@@ -287,16 +300,16 @@ class Log:
             self.io.remember(key, record, view.head.record_ttl)
         return own
 
-    def _compressed(self, view: View, event: Event) -> tuple[int, int, bytes]:
-        """(how many events before it are needed to read it, codec, body).
-
-        At least the one right before it, which would not be missed else if the store should lose it.
-        """
+    def _packed(self, view: View, event: Event, check: bytes) -> tuple[int, bytes]:
+        """(codec, content). It names at least the event right before it: should the store lose that, it is missed."""
         preceding = view.preceding(event.seq)
-        if len(event.payload) < _SMALL:
-            return min(len(preceding), 1), 0, event.payload
+        small = len(event.payload) < _SMALL
+        if small:
+            preceding = preceding[:1]
         context = b"".join(reversed(preceding))[-CONTEXT_BYTES:]
-        return len(preceding), *deflate(event.payload, self.settings.compression_level, context)
+        level = self.settings.compression_level
+        codec, body = (0, event.payload) if small else deflate(event.payload, level, context)
+        return codec, event_content(len(preceding), stored_check(check, context), body)
 
     def _is_own(self, view: View, seq: int, payload: bytes) -> bool:
         """The number was taken: take in what stands there and around it. True if it is the very event to be put."""

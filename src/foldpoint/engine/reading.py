@@ -81,8 +81,9 @@ class Reader:
 
     def follow(self, slice_: Slice, head: Head) -> None:
         """Let a slice ask for what lies before it where the head says: it may have been merged since."""
-        if isinstance(slice_.earlier, Before) and slice_.earlier.layout != Layout.of(head):
-            slice_.earlier = self.earlier(head)
+        earlier = slice_.earlier
+        if isinstance(earlier, Before) and earlier.layout != Layout.of(head):
+            slice_.earlier = self.earlier(head, earlier.payloads)
 
     def add_slots(self, slice_: Slice, slots: Iterable[int]) -> None:
         """Read those of the slots that the slice does not hold, and take in the events that are there."""
@@ -264,7 +265,7 @@ class Reader:
             check = check_of(event, slice_.check)
         except Malformed as error:
             raise CorruptRecord(key, str(error)) from error
-        if check != opened.check(at):
+        if not opened.holds(at, check, context):
             raise CorruptRecord(key, _ELSEWHERE)
         return event, check
 
@@ -287,7 +288,7 @@ class Before:
     ) -> None:
         self._reader = reader
         self._recent = recent or {}
-        self._payloads = known or {}
+        self.payloads = known or {}
         self.layout = layout
         self._end = end
         self._covers = covers
@@ -311,9 +312,9 @@ class Before:
 
     def payload(self, seq: int) -> bytes:
         while self._recent:
-            self._payloads = self._reader.payloads(*self._recent.popitem())
-        if seq in self._payloads:
-            return self._payloads[seq]
+            self.payloads = self._reader.payloads(*self._recent.popitem())
+        if seq in self.payloads:
+            return self.payloads[seq]
         return self._before(seq).payload(seq)
 
     def folded(self, seq: int) -> Folded:
