@@ -351,8 +351,8 @@ class TestTogether:
 
     def test_one_sync_serves_all_that_wait(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         began: list[bool] = []
-        begin = module.SqliteFile._begin
-        monkeypatch.setattr(module.SqliteFile, "_begin", lambda self, db: began.append(True) or begin(self, db))
+        begin = module._when_free
+        monkeypatch.setattr(module, "_when_free", lambda *args: began.append(True) or begin(*args))
         keys = [b"%d" % (n // 2) for n in range(16)]  # each key twice
         made = self.waiting(store, [lambda key=key: store.create([(key, b"v")], ttl=None) for key in keys])
         assert len(began) == 1

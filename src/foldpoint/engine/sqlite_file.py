@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -38,6 +38,8 @@ WAL_PAGES = 128
 WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
 CHECKPOINT_PATIENCE = 1.0  # seconds
+BEGIN_PATIENCE = 0.01  # seconds
+"""SQLite itself waits so long for the write lock: it backs off to 100 ms, and starves beside one that never rests."""
 
 _DDL = (
     "CREATE TABLE heads(key BLOB PRIMARY KEY, thread BLOB, revision INTEGER, value BLOB, expires INTEGER)"
@@ -64,6 +66,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, busy_timeout: float, synchronous: str) -> None:
         self._path = path
+        self._name, self._wal_name = str(path), f"{path}-wal"
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
         self._identity: tuple[int, int] | None = None  # device and inode, once the file was opened
@@ -71,18 +74,22 @@ class SqliteFile:
         self._write_lock = threading.Lock()
         self._waiting: deque[_Request] = deque()
         self._pool = Pool(self._open, MAX_CONNECTIONS, busy_timeout)
+        self._writer = Pool(self._open_writer, 1, busy_timeout)
         _forks.watch(self)
 
     def require_open(self) -> None:
         if reason := self._pool.why_closed():
             raise StoreUnavailable(f"SQLite store {self._path}: {reason}")
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """A connection in autocommit: each statement sees what was committed before it."""
+        return self._connection(self._pool)
+
+    @contextmanager
+    def _connection(self, pool: Pool) -> Iterator[sqlite3.Connection]:
         self.require_open()
         try:
-            with self._pool.connection() as db:
+            with pool.connection() as db:
                 yield db
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
@@ -138,11 +145,11 @@ class SqliteFile:
     @contextmanager
     def _transaction(self, lasting: bool = True) -> Iterator[sqlite3.Connection]:
         """REQUIRES the turn."""
-        with self.reading() as db:
+        with self._connection(self._writer) as db:
             self._check_identity()
             if not lasting:
                 db.execute(f"PRAGMA synchronous = {min(self._synchronous, 'NORMAL', key=SYNCHRONOUS.index)}")
-            self._begin(db)
+            _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
             yield db
             db.execute("COMMIT")
             if not lasting:
@@ -170,9 +177,9 @@ class SqliteFile:
         each page, which is quadratic (28 s for 256 MiB). Killed in between, the file stays so until the next time:
         as good, but slower to remove from.
         """
-        with self._turn(), self.reading() as db:
+        with self._turn(), self._connection(self._writer) as db:
             if _scalar(db, "PRAGMA freelist_count"):
-                self._begin(db)
+                _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
                 db.execute(f"PRAGMA auto_vacuum = {VACUUM_AT_COMMIT}")
                 db.execute("COMMIT")
                 db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
@@ -180,43 +187,30 @@ class SqliteFile:
 
     def size(self) -> int:
         """Bytes of the file and its write-ahead log."""
-        return _size(self._path) + _size(self._wal_path())
+        return _size(self._name) + _size(self._wal_name)
 
     def close(self) -> None:
-        self._pool.close("it was closed; open it again")
+        for pool in (self._pool, self._writer):
+            pool.close("it was closed; open it again")
 
     def before_fork(self) -> None:
+        self._writer.quiesce()
         self._pool.quiesce()
 
     def after_fork_in_parent(self) -> None:
         self._pool.resume()
+        self._writer.resume()
 
     def after_fork_in_child(self) -> None:
         """The threads that held or awaited the locks do not exist here."""
         self._write_lock = threading.Lock()
         self._waiting.clear()
         self._pool.renew()
-
-    def _begin(self, db: sqlite3.Connection) -> None:
-        """Take the write lock. SQLite's own wait backs off to 100 ms, and starves beside a process that never rests."""
-        with self._patience(db, 0.01):
-            _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
-
-    @contextmanager
-    def _patience(self, db: sqlite3.Connection, seconds: float) -> Iterator[None]:
-        """Let SQLite wait only so long for locks in the block."""
-        db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-        try:
-            yield
-        finally:
-            db.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
-
-    def _wal_path(self) -> Path:
-        return self._path.with_name(self._path.name + "-wal")
+        self._writer.renew()
 
     def _trim_wal(self, db: sqlite3.Connection) -> None:
         """Truncate a log that readers kept from being reused. What was committed stays so if this fails."""
-        size = _size(self._wal_path())
+        size = _size(self._wal_name)
         if size <= self._wal_limit:
             return
         try:
@@ -228,8 +222,16 @@ class SqliteFile:
 
     def _checkpoint(self, db: sqlite3.Connection) -> bool:
         """Whether the log is empty now. Waits a short while for readers: other writers wait behind it."""
-        with self._patience(db, CHECKPOINT_PATIENCE):
+        _wait_for_locks(db, CHECKPOINT_PATIENCE)
+        try:
             return bool(_scalar(db, "PRAGMA wal_checkpoint(TRUNCATE)") == 0)
+        finally:
+            _wait_for_locks(db, BEGIN_PATIENCE)
+
+    def _open_writer(self) -> sqlite3.Connection:
+        db = self._open()
+        _wait_for_locks(db, BEGIN_PATIENCE)
+        return db
 
     def _open(self) -> sqlite3.Connection:
         mode = "rwc" if self._identity is None else "rw"
@@ -252,7 +254,7 @@ class SqliteFile:
     def _check_identity(self) -> None:
         """A file removed or replaced under us would take writes that nobody reads again."""
         try:
-            found = os.stat(self._path)
+            found = os.stat(self._name)
         except OSError as error:
             raise StoreUnavailable(f"SQLite store {self._path}: the file was removed; open it again") from error
         if self._identity not in (None, (found.st_dev, found.st_ino)):
@@ -397,7 +399,12 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(text))  # SQLite too puts its log beside the target of a link
 
 
-def _size(path: Path) -> int:
+def _wait_for_locks(db: sqlite3.Connection, seconds: float) -> None:
+    """How long SQLite itself waits for other connections' locks from now on."""
+    db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
+def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except FileNotFoundError:
