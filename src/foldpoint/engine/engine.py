@@ -148,6 +148,7 @@ class Engine:
             state[name] = old if same and old is not None else new
         latest = slice_.checkpoints[slice_.latest_id]
         slice_.forget_states(latest)
+        slice_.forget_headers(latest)
         slice_.put_state(seq, state)
 
     # -- lifetime ------------------------------------------------------------------------------------------------------

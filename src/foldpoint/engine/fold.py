@@ -348,6 +348,11 @@ class Slice:
             self.events[seq] = self.events[seq].packed()
         self._unpacked = [*keep]
 
+    def forget_headers(self, keep: int) -> None:
+        """Drop what was folded of checkpoints but of `keep`, and of its base, from which it can be folded."""
+        wanted = (keep, self.events[keep].base)
+        self._folded = {seq: self._folded[seq] for seq in wanted if seq is not None and seq in self._folded}
+
     def payload(self, seq: int) -> bytes:
         """The payload as it was logged (a snapshot's is another), b"" for a filler."""
         event = self.events.get(seq)
