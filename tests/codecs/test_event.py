@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import OrderedDict
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -27,6 +28,7 @@ from foldpoint.codecs.event import (
     fold_checkpoint,
     fold_state,
     fold_writes,
+    folded_of,
     unpack_event,
 )
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Write
@@ -56,6 +58,8 @@ def through(seq: int, checkpoint: Checkpoint, base: Base | None) -> Checkpoint:
     assert (event.kind, event.checkpoint_id) == (CHECKPOINT, checkpoint.header.id)
     assert event.base == (base.folded.seq if base else None)
     folded = fold_checkpoint(event, base.folded if base else None)
+    known = folded_of(seq, checkpoint)
+    assert checkpoint.carried if known is None else exact(known) == exact(folded)
     writes_at = dict(base.writes()).__getitem__ if base else no_writes
     state = fold_state(event, folded, base, writes_at)
     channels = {name: Value(stored.type, bytes(stored.data)) for name, stored in state.items()}
@@ -86,6 +90,49 @@ def test_a_checkpoint_comes_back_from_what_it_follows(data: st.DataObject, old: 
     new = data.draw(successors(old) | checkpoints)
     seq = data.draw(st.integers(1, 1 << 40))
     assert_same(through(seq + data.draw(st.integers(1, 1 << 30)), new, based_on(seq, old)), new)
+
+
+class Text(str):
+    pass
+
+
+class Number(int):
+    pass
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Checkpoint(Header(Text("1")), {}),
+        Checkpoint(Header("1", parent=Text("0")), {}),
+        Checkpoint(Header("1", parent=Text("")), {}),
+        Checkpoint(Header("1", v=Number(4)), {}),
+        Checkpoint(Header("1", ts=Text("")), {}),
+        Checkpoint(Header("1", channel_versions={"c": Number(1)}), {}),
+        Checkpoint(Header("1", channel_versions={Text("c"): 1}), {}),
+        Checkpoint(Header("1", versions_seen={"n": {"c": Number(1)}}), {}),
+        Checkpoint(Header("1", versions_seen={"n": OrderedDict(c=1)}), {}),
+        Checkpoint(Header("1", versions_seen={Text("n"): {}}), {}),
+        Checkpoint(Header("1", versions_seen=OrderedDict()), {}),
+        Checkpoint(Header("1", updated_channels=[Text("c")]), {}),
+        Checkpoint(Header("1"), {}, {"step": Number(1)}),
+        Checkpoint(Header("1"), {}, {Text("step"): 1}),
+    ],
+)
+def test_what_is_not_of_a_builtin_class_is_folded_as_it_is_stored(odd: Checkpoint) -> None:
+    assert folded_of(1, odd) is None
+
+
+def test_what_is_known_of_a_checkpoint_does_not_change_with_what_was_put() -> None:
+    put = Checkpoint(
+        Header("1", channel_versions={"c": 1}, versions_seen={"n": {"c": 1}}, updated_channels=["c"]), {}, {"step": 1}
+    )
+    known = folded_of(1, put)
+    was = deepcopy(known)
+    put.header.channel_versions["c"] = put.header.versions_seen["n"]["c"] = put.labels["step"] = 2
+    put.header.versions_seen["m"] = {}
+    put.header.updated_channels.append("d")  # type: ignore[union-attr]
+    assert known == was
 
 
 @given(st.data(), checkpoints)

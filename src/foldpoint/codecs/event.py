@@ -11,7 +11,8 @@ filtering touch no value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 from zlib import crc32
 
@@ -35,6 +36,7 @@ from foldpoint.codecs.wire import Malformed, compress, decompress, pack, unpack,
 CHECKPOINT, WRITES, FILLER = 0, 1, 2
 
 FILLER_PAYLOAD = b""
+_SCALARS = {str, int, float, bool, type(None)}
 
 _REFERENCE_BODY = 4096
 """Bodies shorter than this are left to the compression of the whole event."""
@@ -222,6 +224,30 @@ def fold_checkpoint(event: Event, base: Folded | None) -> Folded:
         )
     except (TypeError, IndexError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise Malformed(f"checkpoint event does not fold: {error!r}") from error
+
+
+def folded_of(seq: int, checkpoint: Checkpoint) -> Folded | None:
+    """What `fold_checkpoint` gives of this checkpoint's event; None where only that can tell.
+
+    Only of builtin classes is it known that they are stored as what they are. Shares nothing that can be changed.
+    """
+    header, labels = checkpoint.header, checkpoint.labels
+    versions, seen, updated = header.channel_versions, header.versions_seen, header.updated_channels
+    maps: list[dict[str, Any]] = [versions, labels, *seen.values()]
+    if checkpoint.carried or type(seen) is not dict or not set(map(type, maps)) <= {dict}:
+        return None
+    ids = (header.id,) if header.parent is None else (header.id, header.parent)
+    texts = chain(ids, (header.ts,), seen, updated or (), *maps)
+    scalars = set(map(type, chain.from_iterable(map(dict.values, maps))))
+    if type(header.v) is not int or not set(map(type, texts)) <= {str} or not scalars <= _SCALARS:
+        return None
+    copied = replace(
+        header,
+        channel_versions=dict(versions),
+        versions_seen={node: dict(by_channel) for node, by_channel in seen.items()},
+        updated_channels=None if updated is None else list(updated),
+    )
+    return Folded(seq, copied, dict(labels), checkpoint.metadata, {})
 
 
 def fold_state(event: Event, folded: Folded, base: Base | None, writes_at: WritesAt) -> dict[str, Stored]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from foldpoint.codecs.envelope import Cipher
-from foldpoint.codecs.event import encode_checkpoint, encode_writes
+from foldpoint.codecs.event import encode_checkpoint, encode_writes, folded_of
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
@@ -149,6 +149,8 @@ class Engine:
         latest = slice_.checkpoints[slice_.latest_id]
         slice_.forget_states(latest)
         slice_.forget_headers(latest)
+        if (folded := folded_of(seq, checkpoint)) is not None:
+            slice_.put_folded(folded)
         slice_.put_state(seq, state)
 
     # -- lifetime ------------------------------------------------------------------------------------------------------

@@ -348,6 +348,10 @@ class Slice:
             self.events[seq] = self.events[seq].packed()
         self._unpacked = [*keep]
 
+    def put_folded(self, folded: Folded) -> None:
+        """Remember what the checkpoint at a number folds to, instead of folding it."""
+        self._folded[folded.seq] = folded
+
     def forget_headers(self, keep: int) -> None:
         """Drop what was folded of checkpoints but of `keep`, and of its base, from which it can be folded."""
         wanted = (keep, self.events[keep].base)
