@@ -29,6 +29,7 @@ from foldpoint.codecs.event import (
     fold_state,
     fold_writes,
     folded_of,
+    is_plain,
     unpack_event,
 )
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Write
@@ -121,6 +122,21 @@ class Number(int):
 )
 def test_what_is_not_of_a_builtin_class_is_folded_as_it_is_stored(odd: Checkpoint) -> None:
     assert folded_of(1, odd) is None
+
+
+def test_writes_of_builtin_classes_alone_are_known_to_be_read_as_they_are() -> None:
+    plain = Write("t", 0, "c", Value("msgpack", b"1"), "path")
+    assert is_plain(plain)
+    for odd in (
+        plain._replace(task_id=Text("t")),
+        plain._replace(idx=Number(0)),
+        plain._replace(idx=True),
+        plain._replace(channel=Text("c")),
+        plain._replace(value=Value(Text("msgpack"), b"1")),
+        plain._replace(value=Value("msgpack", bytearray(b"1"))),
+        plain._replace(task_path=Text("path")),
+    ):
+        assert not is_plain(odd)
 
 
 def test_what_is_known_of_a_checkpoint_does_not_change_with_what_was_put() -> None:

@@ -328,16 +328,16 @@ def _unpack_whole_write(packed: list[Any]) -> Write:
 
 
 def _checked(write: Write) -> Write:
-    types = (
-        type(write.idx),
-        type(write.channel),
-        type(write.value.type),
-        type(write.value.data),
-        type(write.task_path),
-    )
-    if types != (int, str, str, bytes, str):
+    if not is_plain(write):
         raise Malformed("write whose index, channel, value or path is something else")
     return write
+
+
+def is_plain(write: Write) -> bool:
+    """Whether it holds nothing but what is read as what it was when it was stored."""
+    value = write.value
+    texts = {type(write.task_id), type(write.channel), type(value.type), type(write.task_path)}
+    return texts == {str} and type(write.idx) is int and type(value.data) is bytes
 
 
 # -- references: bytes that stand elsewhere in the base ----------------------------------------------------------------

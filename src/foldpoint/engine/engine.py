@@ -132,7 +132,9 @@ class Engine:
             return encode_writes(seq, checkpoint_id, listed, slice_.base_of(checkpoint_id))
 
         with self._log(thread_id, namespace) as log:
-            view, _ = log.append(encode, existing=True, ttl=ttl)
+            view, event = log.append(encode, existing=True, ttl=ttl)
+            if event.seq in view.slice.events:
+                view.slice.put_writes(event.seq, listed)
         self.metrics.add(puts=1, bytes_of_state=sum(len(write.value.data) for write in listed))
         self._keep_alive(view.head, ttl)
         return view.tail

@@ -24,6 +24,7 @@ from foldpoint.codecs.event import (
     fold_checkpoint,
     fold_state,
     fold_writes,
+    is_plain,
     unpack_event,
 )
 from foldpoint.codecs.model import Stored, Value, Write
@@ -136,6 +137,7 @@ class Slice:
         self._recent: dict[int, State] = {}
         self._unpacked: list[int] = []
         self._writes: dict[int, list[Write]] = {}
+        self._writes_bytes = 0
         self._checks: dict[int, bytes] = {}
         for seq, payload, check in snapshot:
             self.add_payload(seq, payload, check)
@@ -335,8 +337,8 @@ class Slice:
 
     @property
     def memory(self) -> int:
-        """Bytes held, about: payloads and the last remembered state."""
-        return self.size + self._state_bytes
+        """Bytes held, about: payloads, the last remembered state, and writes that were just put."""
+        return self.size + self._state_bytes + self._writes_bytes
 
     def forget_states(self, *keep: int) -> None:
         """Drop remembered states and writes, and what else can be made of payloads again, but for `keep`."""
@@ -344,9 +346,16 @@ class Slice:
         self._states = {seq: known[seq] for seq in keep if seq in known}
         self._recent.clear()
         self._writes.clear()
+        self._writes_bytes = 0
         for seq in set(self._unpacked).difference(keep):
             self.events[seq] = self.events[seq].packed()
         self._unpacked = [*keep]
+
+    def put_writes(self, seq: int, writes: list[Write]) -> None:
+        """Remember the writes at a number, until states are forgotten, if it is known that they fold to the same."""
+        if all(map(is_plain, writes)):
+            self._writes[seq] = writes
+            self._writes_bytes += sum(len(write.value.data) for write in writes)
 
     def put_folded(self, folded: Folded) -> None:
         """Remember what the checkpoint at a number folds to, instead of folding it."""
