@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -393,3 +394,39 @@ def test_a_put_that_is_sent_again_stands_once() -> None:
         engine.put("t", "", numbered(1))
     engine.put("t", "", numbered(1))
     assert logged(store) == [id_of(0), id_of(1)]
+
+
+def test_a_checkpoint_that_its_caller_changes_while_it_is_put_is_remembered_as_it_was_stored() -> None:
+    store = MemoryStore()
+    seam = Interrupted(store)
+    engine = Engine(seam)
+    engine.put("t", "", numbered(0))
+    versions, seen, labels = {"list": 2}, {"n": {"list": 1}}, {"step": 1}
+    put = replace(numbered(1), header=Header(id_of(1), id_of(0), 2, "", versions, seen), labels=labels)
+    for moment in (seam.before, seam.after):
+        moment["create"] = lambda: [one.update(list=7, step=7) for one in (versions, seen["n"], labels)]
+    engine.put("t", "", put)
+    engine.put("t", "", Checkpoint(Header(id_of(2), id_of(1), 2, "", {"list": 9}, {"n": {"list": 8}}), {}, {"step": 2}))
+    known, read = ([entry.folded for entry in one.history("t", "")] for one in (engine, Engine(store)))
+    assert known == read
+    latest = engine.latest("t", "")
+    assert latest is not None
+    assert latest.folded == read[0]
+
+
+def test_a_stream_that_was_made_again_with_the_revision_of_the_first_is_another() -> None:
+    store = MemoryStore()
+    engine = Engine(store)
+    engine.put("t", "", numbered(0))
+    log = engine.reader("t", "")
+    view = log.load()
+    assert view is not None
+    assert log.current() is view
+    del store._heads[log.key]
+    engine = Engine(store)
+    engine.put("t", "", numbered(1))
+    again, expires = store._heads[log.key]
+    store._heads[log.key] = (replace(again, revision=view.revision), expires)
+    current = log.current()
+    assert current is not None
+    assert current.head.epoch == next(engine.heads("t")).epoch != view.head.epoch

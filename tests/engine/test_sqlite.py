@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -518,6 +518,40 @@ class TestForks:
         expected |= {b"child %d.%d" % (n, step) for n in range(12) for step in range(5)}
         assert set(store.keys()) == expected
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_fork_that_is_interrupted_while_it_waits_for_a_writer_leaves_the_store_usable(
+        self, store: SqliteStore, tmp_path: Path
+    ) -> None:
+        others = [SqliteStore(tmp_path / f"other{n}.db") for n in range(3)]
+        writing, let_go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with store._file.writing():
+                writing.set()
+                let_go.wait()
+
+        def interrupt(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(hold)
+            writing.wait()
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            try:
+                child = self.forked(lambda: None)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+                let_go.set()
+            held.result()
+        os.waitpid(child, 0)
+        for one in (store, *others):
+            assert one.create([(b"k", b"v")], ttl=None) == [True]
+        self.ended_well(self.forked(lambda: None))
+        for one in others:
+            one.close()
+
     def test_no_descriptor_of_the_file_crosses_a_fork(self, store: SqliteStore, path: Path) -> None:
         def work() -> None:
             for name in os.listdir("/dev/fd"):
@@ -551,6 +585,31 @@ class TestSpace:
         assert given_back == before - on_disk(path) > 1_000_000
         assert on_disk(path) < 32 * 1024
         assert store.get_many([b"kept"]) == [b"v"]
+
+    def test_reclaim_waits_for_a_process_that_writes_all_the_time(self, store: SqliteStore, path: Path) -> None:
+        stop, db = threading.Event(), sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+
+        def write() -> None:
+            while not stop.is_set():
+                with suppress(sqlite3.OperationalError):
+                    db.execute("BEGIN IMMEDIATE")
+                    time.sleep(0.03)  # longer than a writer's connection waits by itself
+                    db.execute("COMMIT")
+                    time.sleep(random.uniform(0, 0.003))
+
+        with ThreadPoolExecutor(1) as pool:
+            writer = pool.submit(write)
+            try:
+                for _ in range(10):
+                    records = random_records(50, 5000)
+                    store.create(records, ttl=None)
+                    store.remove_many([key for key, _ in records])
+                    store.reclaim()
+            finally:
+                stop.set()
+            writer.result()
+        db.close()
+        assert store.get_many([b"none"]) == [None]
 
     def test_reclaim_gives_expired_records_back(self, path: Path) -> None:
         now = 1000.0

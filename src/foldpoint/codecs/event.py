@@ -226,28 +226,31 @@ def fold_checkpoint(event: Event, base: Folded | None) -> Folded:
         raise Malformed(f"checkpoint event does not fold: {error!r}") from error
 
 
-def folded_of(seq: int, checkpoint: Checkpoint) -> Folded | None:
-    """What `fold_checkpoint` gives of this checkpoint's event; None where only that can tell.
+def copied(checkpoint: Checkpoint) -> Checkpoint | None:
+    """The same, sharing nothing that its caller may change but the values; None unless all of it is of builtin classes.
 
-    Only of builtin classes is it known that they are stored as what they are. Shares nothing that can be changed.
+    Of these alone it is known that they are read as what they are: `folded_of` needs not look at what was stored.
     """
-    header, labels = checkpoint.header, checkpoint.labels
-    versions, seen, updated = header.channel_versions, header.versions_seen, header.updated_channels
-    maps: list[dict[str, Any]] = [versions, labels, *seen.values()]
-    if checkpoint.carried or type(seen) is not dict or not set(map(type, maps)) <= {dict}:
+    old, labels = checkpoint.header, dict(checkpoint.labels)
+    versions, updated = dict(old.channel_versions), old.updated_channels
+    seen = {node: dict(by_channel) for node, by_channel in old.versions_seen.items()}
+    if {*map(type, (old.channel_versions, old.versions_seen, *old.versions_seen.values()))} != {dict}:
         return None
+    header = replace(
+        old, channel_versions=versions, versions_seen=seen, updated_channels=None if updated is None else [*updated]
+    )
+    maps: list[dict[str, Any]] = [versions, labels, *seen.values()]
     ids = (header.id,) if header.parent is None else (header.id, header.parent)
-    texts = chain(ids, (header.ts,), seen, updated or (), *maps)
+    texts = chain(ids, (header.ts,), seen, header.updated_channels or (), *maps)
     scalars = set(map(type, chain.from_iterable(map(dict.values, maps))))
     if type(header.v) is not int or not set(map(type, texts)) <= {str} or not scalars <= _SCALARS:
         return None
-    copied = replace(
-        header,
-        channel_versions=dict(versions),
-        versions_seen={node: dict(by_channel) for node, by_channel in seen.items()},
-        updated_channels=None if updated is None else list(updated),
-    )
-    return Folded(seq, copied, dict(labels), checkpoint.metadata, {})
+    return replace(checkpoint, header=header, labels=labels, carried=dict(checkpoint.carried))
+
+
+def folded_of(seq: int, checkpoint: Checkpoint) -> Folded:
+    """What the event folds to that a `copied` checkpoint was stored as."""
+    return Folded(seq, checkpoint.header, checkpoint.labels, checkpoint.metadata, checkpoint.carried)
 
 
 def fold_state(event: Event, folded: Folded, base: Base | None, writes_at: WritesAt) -> dict[str, Stored]:

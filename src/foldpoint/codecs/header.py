@@ -53,7 +53,7 @@ def _changed(before: Sequence[Any], after: Sequence[Any]) -> Iterable[int]:
     """
     kinds = _kinds(after)
     plain = kinds <= {str} or (kinds == {int} and _kinds(before) == {int})
-    if plain and kinds and type(after[0]) is dict and max(map(len, after)) > 1:
+    if plain and {*map(type, after)} == {dict} and max(map(len, after)) > 1:
         before, after = _in_order(before), _in_order(after)
     return compress(count(), map(ne if plain else _differ, before, after))
 
@@ -107,10 +107,12 @@ def _whole(value: Any) -> int:
 
 
 def _top(versions: Mapping[str, Version]) -> int:
-    kinds, numbers = set(map(type, versions.values())), cast(Iterable[int], versions.values())
+    kinds = set(map(type, versions.values()))
     if int not in kinds:
         return 0
-    return max(numbers if kinds == {int} else (number for number in numbers if type(number) is int))
+    if kinds == {int}:
+        return max(cast(Iterable[int], versions.values()))
+    return max(version for version in versions.values() if type(version) is int)
 
 
 def diff_labels(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> MapDelta | None:
@@ -223,7 +225,7 @@ def diff_header(old: Header, new: Header) -> list[Any]:
         diff_map(old.channel_versions, new.channel_versions, lambda _, version: _relative(top, version)),
         _diff_seen(old, new, top),
         updated if updated is None else [positions.get(name, name) for name in updated],
-        None if new.v == old.v else new.v,
+        new.v if _differ(old.v, new.v) else None,
         None if new.extra == old.extra else (list(new.extra) if new.extra else False),
     ]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from foldpoint.codecs.envelope import Cipher
-from foldpoint.codecs.event import encode_checkpoint, encode_writes, folded_of
+from foldpoint.codecs.event import copied, encode_checkpoint, encode_writes, folded_of
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
@@ -103,15 +103,20 @@ class Engine:
 
         Of two checkpoints with one id the later put wins; nothing that is based on the first changes.
         """
-        parent = checkpoint.header.parent
+        # What is remembered must be what was stored, even if the caller goes on changing it.
+        own = copied(checkpoint)
+        put = own or checkpoint
+        parent = put.header.parent
 
         def encode(seq: int, slice_: Slice) -> bytes:
-            return encode_checkpoint(seq, checkpoint, slice_.base_for(parent))
+            return encode_checkpoint(seq, put, slice_.base_for(parent))
 
         with self._log(thread_id, namespace) as log:
             view, event = log.append(encode, existing=parent is not None, ttl=ttl)
             if event.seq in view.slice.events:
-                self._remember(view.slice, event.seq, event.base, checkpoint)
+                self._remember(view.slice, event.seq, event.base, put)
+                if own is not None:
+                    view.slice.put_folded(folded_of(event.seq, own))
         self.metrics.add(puts=1, bytes_of_state=sum(len(value.data) for value in checkpoint.channels.values()))
         self._keep_alive(view.head, ttl)
         return view.tail
@@ -151,9 +156,7 @@ class Engine:
         latest = slice_.checkpoints[slice_.latest_id]
         slice_.forget_states(latest)
         slice_.forget_headers(latest)
-        if (folded := folded_of(seq, checkpoint)) is not None:
-            slice_.put_folded(folded)
-        slice_.put_state(seq, state)
+        slice_.put_state(seq, state)  # after that: it need not be the latest
 
     # -- lifetime ------------------------------------------------------------------------------------------------------
 

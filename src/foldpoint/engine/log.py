@@ -84,15 +84,21 @@ class Log:
 
         A crash may bring older heads back. So no two ever have one revision: an old swap still under way must fail.
         """
-        value = seal(self.key, HEAD, 0, encode_head(head))
-        record = HeadRecord(self.key, keys.text(self.thread_id), (revision or 0) + random.randint(1, _STRIDE), value)
+        following = (revision or 0) + random.randint(1, _STRIDE)
+        record = HeadRecord(self.key, keys.text(self.thread_id), following, self._value(head))
         stored = self.io.store.swap(record, expected=revision, ttl=head.expires_in(self.clock.now()))
         return record.revision if stored else None
+
+    def _value(self, head: Head) -> bytes:
+        return seal(self.key, HEAD, 0, encode_head(head))
 
     # -- the view ------------------------------------------------------------------------------------------------------
 
     def load(self) -> View | None:
-        """Read the stream: the head, then what is not known of the slice it names, in one batch. Sets the view."""
+        """Read the stream: the head, then what is not known of the slice it names, in one batch. Sets the view.
+
+        For whoever answers a reader, or seals: nothing that was put before the call may be missing.
+        """
         for _ in range(_ATTEMPTS):
             read_at = self.clock.monotonic()
             record = self.io.store.get_head(self.key)
@@ -186,14 +192,19 @@ class Log:
         return view.slice
 
     def trusted(self) -> View | None:
-        """The view, read anew if it is too old to be acted upon."""
+        """The view, read anew if it is too old to be acted upon: for a writer, whose create fails where it is wrong."""
         view = self.view
         return view if view is not None and self._is_fresh(view) else self.load()
 
     def current(self) -> View | None:
-        """The view, read anew if its head is not the one that is stored. May lack what others appended since."""
-        view = self.view
-        return view if view is not None and not self._has_moved(view.revision) else self.load()
+        """The view, read anew if its head is not the one that is stored: for whoever looks at nothing but the head.
+
+        The bytes are compared: a stream that expired and was made again may have the revision by chance.
+        """
+        view, record = self.view, self.io.store.get_head(self.key)
+        if view is None or record is None or (record.revision, record.value) != (view.revision, self._value(view.head)):
+            return self.load()
+        return view
 
     def _is_fresh(self, view: View) -> bool:
         young = self.clock.monotonic() - view.read_at <= self.settings.grace / 10
@@ -302,11 +313,9 @@ class Log:
 
     def _packed(self, view: View, event: Event, check: bytes) -> tuple[int, bytes]:
         """(codec, content). It names at least the event right before it: should the store lose that, it is missed."""
-        preceding = view.preceding(event.seq)
         small = len(event.payload) < _SMALL
-        if small:
-            preceding = preceding[:1]
-        context = b"".join(reversed(preceding))[-CONTEXT_BYTES:]
+        preceding = view.preceding(event.seq, 1) if small else view.preceding(event.seq)
+        context = b"".join(reversed(preceding.values()))[-CONTEXT_BYTES:]
         level = self.settings.compression_level
         codec, body = (0, event.payload) if small else deflate(event.payload, level, context)
         return codec, event_content(len(preceding), stored_check(check, context), body)

@@ -83,7 +83,7 @@ class Reader:
         """Let a slice ask for what lies before it where the head says: it may have been merged since."""
         earlier = slice_.earlier
         if isinstance(earlier, Before) and earlier.layout != Layout.of(head):
-            slice_.earlier = self.earlier(head, earlier.payloads)
+            slice_.earlier = self.earlier(head, earlier.known)
 
     def add_slots(self, slice_: Slice, slots: Iterable[int]) -> None:
         """Read those of the slots that the slice does not hold, and take in the events that are there."""
@@ -288,7 +288,8 @@ class Before:
     ) -> None:
         self._reader = reader
         self._recent = recent or {}
-        self.payloads = known or {}
+        self.known = known or {}
+        self._payloads: dict[int, bytes] = {}
         self.layout = layout
         self._end = end
         self._covers = covers
@@ -311,10 +312,12 @@ class Before:
         return self._slice
 
     def payload(self, seq: int) -> bytes:
+        if seq in self.known:
+            return self.known[seq]
         while self._recent:
-            self.payloads = self._reader.payloads(*self._recent.popitem())
-        if seq in self.payloads:
-            return self.payloads[seq]
+            self._payloads = self._reader.payloads(*self._recent.popitem())
+        if seq in self._payloads:
+            return self._payloads[seq]
         return self._before(seq).payload(seq)
 
     def folded(self, seq: int) -> Folded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, deflate
+from foldpoint.codecs.envelope import CONTEXT_BYTES, SEGMENT, SNAPSHOT, deflate
 from foldpoint.codecs.event import CHECKPOINT, FILLER_PAYLOAD, builds_on, check_of_all
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.segment import Footing, Segment, SnapshotRef, Span, Told, encode_segment, encode_snapshot
@@ -120,7 +120,8 @@ class Sealer:
         And what an event is compressed against that is put meanwhile.
         """
         old = view.slice
-        known = {head.sealed - at: payload for at, payload in enumerate(view.preceding(head.sealed + 1))}
+        preceding = view.preceding(head.sealed + 1)
+        known = {at: payload for at, payload in preceding.items() if len(payload) <= CONTEXT_BYTES}
         slice_ = Slice(old.epoch, snapshot, covers=head.sealed, earlier=self.reader.earlier(head, known))
         for seq in slice_.checkpoints.values():
             slice_.put_state(seq, old.state(seq))

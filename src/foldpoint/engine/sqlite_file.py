@@ -38,8 +38,9 @@ WAL_PAGES = 128
 WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
 CHECKPOINT_PATIENCE = 1.0  # seconds
-BEGIN_PATIENCE = 0.01  # seconds
-"""SQLite itself waits so long for the write lock: it backs off to 100 ms, and starves beside one that never rests."""
+WRITER_PATIENCE = 0.01  # seconds
+"""A writer's connection waits no longer for locks: SQLite backs off to 100 ms, and starves beside one that never rests.
+So what may meet a lock there is executed `_when_free`."""
 
 _DDL = (
     "CREATE TABLE heads(key BLOB PRIMARY KEY, thread BLOB, revision INTEGER, value BLOB, expires INTEGER)"
@@ -182,7 +183,7 @@ class SqliteFile:
                 _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
                 db.execute(f"PRAGMA auto_vacuum = {VACUUM_AT_COMMIT}")
                 db.execute("COMMIT")
-                db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
+                _when_free(db, f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}", self._busy_timeout)
             self._checkpoint(db)
 
     def size(self) -> int:
@@ -194,8 +195,10 @@ class SqliteFile:
             pool.close("it was closed; open it again")
 
     def before_fork(self) -> None:
-        self._writer.quiesce()
-        self._pool.quiesce()
+        try:
+            self._writer.quiesce()
+        finally:  # interrupted: both are resumed, whatever happens
+            self._pool.quiesce()
 
     def after_fork_in_parent(self) -> None:
         self._pool.resume()
@@ -226,11 +229,11 @@ class SqliteFile:
         try:
             return bool(_scalar(db, "PRAGMA wal_checkpoint(TRUNCATE)") == 0)
         finally:
-            _wait_for_locks(db, BEGIN_PATIENCE)
+            _wait_for_locks(db, WRITER_PATIENCE)
 
     def _open_writer(self) -> sqlite3.Connection:
         db = self._open()
-        _wait_for_locks(db, BEGIN_PATIENCE)
+        _wait_for_locks(db, WRITER_PATIENCE)
         return db
 
     def _open(self) -> sqlite3.Connection:
@@ -295,8 +298,8 @@ class _Forks:
 
     def before(self) -> None:
         self._lock.acquire()  # until the fork is over: forks in two threads take their turns
-        self._held = list(self._files)
-        for file in self._held:
+        for file in list(self._files):
+            self._held.append(file)
             file.before_fork()
 
     def after_in_parent(self) -> None:

@@ -32,16 +32,16 @@ class View:
         """How many sequence numbers after `sealed` are taken."""
         return max(0, self.last - self.head.sealed)
 
-    def preceding(self, seq: int) -> list[bytes]:
-        """The payloads right before number `seq` that an event there is compressed against, newest first.
+    def preceding(self, seq: int, most: int = _CONTEXT_EVENTS) -> dict[int, bytes]:
+        """The payloads right before number `seq` that an event there is compressed against, by number, newest first.
 
         Only of the tail: should it be sealed meanwhile, they lie in one segment, which readers fetch with the snapshot.
         """
-        payloads: list[bytes] = []
+        payloads: dict[int, bytes] = {}
         size, events = 0, self.slice.events
-        for at in range(seq - 1, max(self.head.sealed, seq - 1 - _CONTEXT_EVENTS), -1):
+        for at in range(seq - 1, max(self.head.sealed, seq - 1 - most), -1):
             if size >= CONTEXT_BYTES or (event := events.get(at)) is None:
                 break
-            payloads.append(event.payload)
+            payloads[at] = event.payload
             size += len(event.payload)
         return payloads
