@@ -75,6 +75,12 @@ def test_equal_looking_scalars_are_told_apart(old: Scalar, new: Scalar) -> None:
         assert exact(through(before, after)) == exact(after)
 
 
+def test_a_format_version_of_another_type_is_told_apart() -> None:
+    old, new = Header("1", v=1.0), Header("2", v=1)  # type: ignore[arg-type]
+    assert exact(through(old, new)) == exact(new)
+    assert exact(through(new, old)) == exact(old)
+
+
 def test_a_map_of_one_order_follows_from_the_same_entries_in_another() -> None:
     old = Header("1", channel_versions={"a": 1, "b": 2}, versions_seen={"n": {"a": 1, "b": 1}, "m": {}})
     new = Header("2", channel_versions={"b": 2, "a": 1}, versions_seen={"m": {}, "n": {"b": 1, "a": 1}})
