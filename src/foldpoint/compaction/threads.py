@@ -33,6 +33,8 @@ def upkeep(
 ) -> CompactionReport:
     """Seal the tail of one stream, merge its segments, and remove what has been superseded for longer than the grace.
 
+    What is due is told by what the engine knows, which is at most a tenth of the grace old.
+
     grace: seconds, the engine's by default. Zero is safe only while nobody else uses the store. idle: merge few
     segments too, as for a thread that is not in use.
     """

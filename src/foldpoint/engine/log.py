@@ -192,7 +192,9 @@ class Log:
         return view.slice
 
     def trusted(self) -> View | None:
-        """The view, read anew if it is too old to be acted upon: for a writer, whose create fails where it is wrong."""
+        """The view, read anew if it is too old to be acted upon: for whoever looks again before it counts, as a writer,
+        whose create fails where it is wrong, and upkeep, which plans by it.
+        """
         view = self.view
         return view if view is not None and self._is_fresh(view) else self.load()
 
