@@ -41,19 +41,20 @@ clean: ## Remove the environment and all caches
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
-# Stamps: installed again only when pyproject.toml is newer.
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
+# Stamps: installed again only when one of these is newer.
+INSTALLED := pyproject.toml setup.py src/foldpoint/langgraph_adapter/_frozen.c
+$(VENV)/.demo: $(INSTALLED) | $(BIN)/python
 	@$(PIP) -e '.[demo]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
+$(VENV)/.test: $(INSTALLED) | $(BIN)/python
 	@$(PIP) -e '.[test,lint]'
 	@touch $@
 
-$(VENV)/.torture: pyproject.toml | $(BIN)/python
+$(VENV)/.torture: $(INSTALLED) | $(BIN)/python
 	@$(PIP) -e '.[torture]'
 	@touch $@
 
-$(VENV)/.bench: pyproject.toml | $(BIN)/python
+$(VENV)/.bench: $(INSTALLED) | $(BIN)/python
 	@$(PIP) -e '.[bench]'
 	@touch $@

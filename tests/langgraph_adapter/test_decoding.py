@@ -22,14 +22,15 @@ from values import examples
 from foldpoint.codecs.model import Value
 from foldpoint.langgraph_adapter.blocks import Memory
 from foldpoint.langgraph_adapter.decoding import Decoder
+from foldpoint.langgraph_adapter.frozen import FREEZER, IN_PYTHON, Freezer
 
 SERDE = JsonPlusSerializer()
 STRICT = JsonPlusSerializer(allowed_msgpack_modules=None)
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 
 
-def decoder_of(serde: JsonPlusSerializer) -> Decoder:
-    return Decoder(serde, Memory(1 << 20))
+def decoder_of(serde: JsonPlusSerializer, freezer: Freezer = FREEZER) -> Decoder:
+    return Decoder(serde, Memory(1 << 20, freezer))
 
 
 def outcome(load: Callable[[], Any]) -> Any:
@@ -42,9 +43,10 @@ def outcome(load: Callable[[], Any]) -> Any:
 
 def same(value: Value, serde: JsonPlusSerializer = SERDE) -> Any:
     """Asserts that the decoder gives what the serializer gives, or fails as it fails. Returns it."""
-    decoder = decoder_of(serde)
     expected = outcome(lambda: serde.loads_typed(value))
-    assert outcome(lambda: decoder.value(value)) == expected
+    for freezer in {FREEZER, IN_PYTHON}:
+        decoder = decoder_of(serde, freezer)
+        assert outcome(lambda decoder=decoder: decoder.value(value)) == expected  # type: ignore[misc]
     return expected
 
 

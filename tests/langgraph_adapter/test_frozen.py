@@ -220,13 +220,55 @@ def test_compiled_too_what_is_no_message_is_refused_and_not_a_crash() -> None:
             IN_C.build(classes, names, held)  # type: ignore[arg-type]
 
 
+@pytest.mark.skipif(IN_C is None, reason="not compiled here")
+def test_compiled_too_usual_messages_are_built_without_asking_and_others_are_left_to_the_hook() -> None:
+    assert IN_C is not None
+    known, left = known_messages(), []
+    hook = IN_C.opener(lambda code, body: left.append((code, body)), tuple(one.usual for one in known.values()))
+    usual = [HumanMessage("a", id="1"), ToolMessage("b", tool_call_id="c"), AIMessage("d")]
+    bodies = [known[type(message)].body(message) for message in usual]
+    assert [repr(hook(5, body)) for body in bodies if body] == [*map(repr, usual)]
+    assert not left
+    blocks = known[HumanMessage].body(HumanMessage(["in", "blocks"]))
+    assert blocks is not None
+    odd = [(5, blocks), (4, bodies[0]), (5, b""), (5, known[HumanMessage].start), (5, blocks[:-1] + b"\xc1")]
+    assert [hook(code, body) for code, body in odd if body is not None] == [None] * len(odd)
+    assert left == odd
+
+
+@pytest.mark.skipif(IN_C is None, reason="not compiled here")
+def test_compiled_too_an_error_in_what_tells_a_plain_message_is_raised() -> None:
+    assert IN_C is not None
+    known = known_messages()[HumanMessage]
+    hook = IN_C.opener(lambda *_: None, (known.usual._replace(own=lambda fields: fields["missing"]),))
+    body = known.body(HumanMessage("a"))
+    assert body is not None
+    with pytest.raises(KeyError):
+        hook(5, body)
+
+
+@pytest.mark.skipif(IN_C is None, reason="not compiled here")
+@pytest.mark.parametrize("change", [{"start": "a"}, {"cls": 5}, {"given": []}, {"names": []}, {"holds": ()}])
+def test_compiled_too_what_describes_no_class_is_refused_and_not_a_crash(change: dict[str, Any]) -> None:
+    assert IN_C is not None
+    usual = known_messages()[HumanMessage].usual
+    for classes in ((usual._replace(**change),), [usual], (5,), (usual, ())):
+        with pytest.raises(TypeError):
+            IN_C.opener(lambda *_: None, classes)  # type: ignore[arg-type]
+
+
 @every_freezer
 def test_nothing_is_leaked_and_the_collector_goes_on(freezer: Freezer) -> None:
     text, odd_one = "unlike any other text"[:], object()
     message = ToolMessage([{"deep": [text]}], tool_call_id=text, id=text)
     known = known_messages()[ToolMessage]
+    bodies = [known.body(one) for one in (message, ToolMessage("usual", tool_call_id="c"))]
 
     def once() -> None:
+        hook = freezer.opener(lambda *_: text, (known.usual,))
+        for body in bodies:
+            assert body is not None
+            hook(5, body), hook(3, body), hook(5, body[:-1] + b"\xc1")
         frozen = known.frozen(message, freezer)
         for _ in range(3):
             assert freezer.hold([message], 0, [ToolMessage], [frozen])

@@ -9,6 +9,7 @@
 #include <Python.h>
 #include <string.h>
 
+#define EXT_MESSAGE 5
 #define DEEPEST 100 /* containers in containers; what is deeper is not plain, nor is what holds itself */
 
 static PyObject *fields_name, *given_name, *extra_name, *private_name, *narrow_name;
@@ -245,21 +246,21 @@ hold(PyObject *Py_UNUSED(module), PyObject *args)
     return same < 0 ? NULL : PyBool_FromLong(same);
 }
 
+/* A message whose fields these become; REQUIRES a class of pydantic's. */
 static PyObject *
-built(PyObject *cls, PyObject *names, PyObject *frozen)
+built(PyObject *cls, PyObject *names, PyObject *fields)
 {
     allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)cls, Py_tp_alloc);
     PyObject *message = alloc((PyTypeObject *)cls, 0);
     if (message == NULL)
         return NULL;
-    PyObject *fields = copied(PyTuple_GetItem(frozen, 0), 0, NULL), *given = PySet_New(names), *extra = PyDict_New();
-    if (fields == NULL || given == NULL || extra == NULL
+    PyObject *given = PySet_New(names), *extra = PyDict_New();
+    if (given == NULL || extra == NULL
         || PyObject_GenericSetAttr(message, fields_name, fields) < 0
         || PyObject_GenericSetAttr(message, given_name, given) < 0
         || PyObject_GenericSetAttr(message, extra_name, extra) < 0
         || PyObject_GenericSetAttr(message, private_name, Py_None) < 0)
         Py_CLEAR(message);
-    Py_XDECREF(fields);
     Py_XDECREF(given);
     Py_XDECREF(extra);
     return message;
@@ -273,8 +274,11 @@ build_all(PyObject *classes, PyObject *names, PyObject *frozen)
     for (Py_ssize_t at = 0; made != NULL && at < size; at++) {
         PyObject *cls = PyList_GetItem(classes, at), *one = PyList_GetItem(frozen, at), *message = NULL;
         PyObject *given = cls == NULL ? NULL : PyDict_GetItemWithError(names, cls);
-        if (given != NULL && PyType_Check(cls) && PyTuple_CheckExact(one))
-            message = built(cls, given, one);
+        if (given != NULL && PyType_Check(cls) && PyTuple_CheckExact(one)) {
+            PyObject *fields = copied(PyTuple_GetItem(one, 0), 0, NULL);
+            message = fields == NULL ? NULL : built(cls, given, fields);
+            Py_XDECREF(fields);
+        }
         else if (!PyErr_Occurred())
             PyErr_SetString(PyExc_TypeError, "expected classes whose names are given, and what freeze made");
         if (message == NULL || PyList_SetItem(made, at, message) < 0)
@@ -296,10 +300,101 @@ build(PyObject *Py_UNUSED(module), PyObject *args)
     return made;
 }
 
+/* 1 if the value is of one of these types, or is this text, or anything may be there (None). */
+static int
+is_usual(PyObject *value, PyObject *usual)
+{
+    if (PyTuple_CheckExact(usual)) {
+        for (Py_ssize_t at = 0; at < PyTuple_Size(usual); at++)
+            if ((PyObject *)Py_TYPE(value) == PyTuple_GetItem(usual, at))
+                return 1;
+        return 0;
+    }
+    return usual == Py_None || is_same(value, usual);
+}
+
+/* 1 if the fields have these names, in this order, and hold what is usual there. */
+static int
+are_usual(PyObject *fields, PyObject *names, PyObject *usual)
+{
+    Py_ssize_t at = 0, next = 0, size = PyTuple_Size(names);
+    PyObject *key, *value;
+    if (!PyDict_CheckExact(fields) || PyDict_Size(fields) != size)
+        return 0;
+    while (PyDict_Next(fields, &at, &key, &value) && is_same(key, PyTuple_GetItem(names, next))
+           && is_usual(value, PyTuple_GetItem(usual, next)))
+        next++;
+    return next == size;
+}
+
+/* NULL without an error: not plain, or more than this can tell. */
+static PyObject *
+message_of(PyObject *class, PyObject *unpack, PyObject *data)
+{
+    PyObject *body = PyObject_CallFunctionObjArgs(unpack, data, NULL), *message = NULL;
+    if (body == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_ValueError))
+            PyErr_Clear();
+        return NULL;
+    }
+    PyObject *fields = PyList_CheckExact(body) ? PyList_GetItem(body, 2) : NULL;
+    PyObject *own_is_plain = PyTuple_GetItem(class, 5), *is_plain = NULL;
+    if (fields != NULL && are_usual(fields, PyTuple_GetItem(class, 3), PyTuple_GetItem(class, 4))) {
+        if (own_is_plain != Py_None)
+            is_plain = PyObject_CallFunctionObjArgs(own_is_plain, fields, NULL);
+        if (own_is_plain == Py_None || is_plain == Py_True)
+            message = built(PyTuple_GetItem(class, 1), PyTuple_GetItem(class, 2), fields);
+        Py_XDECREF(is_plain);
+    }
+    Py_DECREF(body);
+    return message;
+}
+
+/* The hook that opener makes; state: what that was given. */
+static PyObject *
+open_ext(PyObject *state, PyObject *args)
+{
+    PyObject *classes = PyTuple_GetItem(state, 2), *data;
+    int code;
+    if (!PyArg_ParseTuple(args, "iO!", &code, &PyBytes_Type, &data))
+        return NULL;
+    for (Py_ssize_t at = 0; code == EXT_MESSAGE && at < PyTuple_Size(classes); at++) {
+        PyObject *class = PyTuple_GetItem(classes, at), *start = PyTuple_GetItem(class, 0);
+        Py_ssize_t size = PyBytes_Size(start);
+        if (PyBytes_Size(data) < size || memcmp(PyBytes_AsString(data), PyBytes_AsString(start), size) != 0)
+            continue;
+        PyObject *message = message_of(class, PyTuple_GetItem(state, 0), data);
+        if (message != NULL || PyErr_Occurred())
+            return message;
+    }
+    return PyObject_CallObject(PyTuple_GetItem(state, 1), args);
+}
+
+static PyMethodDef hook = {"open_ext", open_ext, METH_VARARGS, NULL};
+
+static PyObject *
+opener(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *unpack, *otherwise, *classes;
+    if (!PyArg_ParseTuple(args, "OOO!", &unpack, &otherwise, &PyTuple_Type, &classes))
+        return NULL;
+    for (Py_ssize_t at = 0; at < PyTuple_Size(classes); at++) {
+        PyObject *start, *cls, *given, *names, *usual, *own_is_plain;
+        PyObject *class = PyTuple_GetItem(classes, at);
+        if (!PyTuple_Check(class)
+            || !PyArg_ParseTuple(class, "O!O!O!O!O!O", &PyBytes_Type, &start, &PyType_Type, &cls, &PySet_Type, &given,
+                                 &PyTuple_Type, &names, &PyTuple_Type, &usual, &own_is_plain)
+            || PyTuple_Size(names) != PyTuple_Size(usual))
+            return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "expected what is known of a class");
+    }
+    return PyCFunction_New(&hook, args);
+}
+
 static PyMethodDef functions[] = {
     {"freeze", freeze, METH_O, NULL},
     {"hold", hold, METH_VARARGS, NULL},
     {"build", build, METH_VARARGS, NULL},
+    {"opener", opener, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

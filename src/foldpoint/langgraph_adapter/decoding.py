@@ -41,6 +41,8 @@ class Decoder:
         self._starts = tuple(one.start for one in known)
         self._send = known_send() if known else None
         self._memory = memory
+        otherwise = partial(self._object, None)
+        self._open = memory.freezer.opener(otherwise, tuple(one.usual for one in known)) if known else otherwise
 
     def value(self, value: Value) -> Any:
         """Raises the serializer's error for bytes that it cannot deserialize."""
@@ -107,7 +109,8 @@ class Decoder:
 
     def _unpack(self, data: bytes, read: list[_Read] | None) -> Any:
         """read: where plain messages are noted."""
-        return unpackb(data, ext_hook=partial(self._object, read), option=ormsgpack.OPT_NON_STR_KEYS)
+        hook = self._open if read is None else partial(self._object, read)
+        return unpackb(data, ext_hook=hook, option=ormsgpack.OPT_NON_STR_KEYS)
 
     def _object(self, read: list[_Read] | None, code: int, data: bytes) -> Any:
         if code == EXT_MESSAGE and data.startswith(self._starts):

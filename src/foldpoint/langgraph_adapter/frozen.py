@@ -7,6 +7,7 @@ respect.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -23,6 +24,24 @@ except ImportError:
 Fields = dict[str, Any]
 Names = dict[type, set[str]]
 """Of the fields of each class."""
+Hook = Callable[[int, bytes], Any]
+"""Gives the object that an Ext stands for: of its code, and what it holds."""
+
+
+class Usual(NamedTuple):
+    """Messages of a class that are plain at a glance.
+
+    start: what the Ext of such a message begins with. given, names: of all fields; in the order they have.
+    holds: by field, the types that it has, its one text, or None where anything may be; own: what more must be true.
+    """
+
+    start: bytes
+    cls: type
+    given: set[str]
+    names: tuple[str, ...]
+    holds: tuple[tuple[type, ...] | str | None, ...]
+    own: Callable[[Fields], bool] | None
+
 
 PLAIN = (
     ormsgpack.OPT_PASSTHROUGH_DATACLASS
@@ -48,6 +67,7 @@ class Freezer(NamedTuple):
     hold: whether those messages of a list that begin at a position are of these classes, without extras, and their
     fields in type, order and bits those that were frozen.
     build: messages of these classes from these fields, which share nothing that can be changed.
+    opener: a hook that builds usual messages if it can, and leaves all else to the one that is given.
     """
 
     freeze: Callable[[Fields], Any]
@@ -56,6 +76,7 @@ class Freezer(NamedTuple):
     packed: Callable[[Any], bytes]
     hold: Callable[[list[BaseMessage], int, list[type], list[Any]], bool]
     build: Callable[[list[type], Names, list[Any]], list[Any]]
+    opener: Callable[[Hook, tuple[Usual, ...]], Hook]
 
 
 def frozen_or_none(freezer: Freezer, fields: Fields) -> Any:
@@ -111,7 +132,7 @@ def built(cls: type, names: set[str], fields: Fields) -> Any:
     return message
 
 
-IN_PYTHON = Freezer(_freeze, unpackb, len, lambda frozen: frozen, _hold, _build)
+IN_PYTHON = Freezer(_freeze, unpackb, len, lambda frozen: frozen, _hold, _build, lambda hook, _: hook)
 IN_C = (
     Freezer(
         compiled.freeze,
@@ -120,6 +141,7 @@ IN_C = (
         lambda frozen: _pack(frozen[0]),
         compiled.hold,
         compiled.build,
+        partial(compiled.opener, unpackb),
     )
     if compiled
     else None

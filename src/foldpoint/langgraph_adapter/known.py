@@ -29,12 +29,20 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from ormsgpack import Ext, MsgpackEncodeError, packb, unpackb
 
-from foldpoint.langgraph_adapter.frozen import FREEZER, PLAIN, Fields, Freezer, built, frozen_or_none
+from foldpoint.langgraph_adapter.frozen import FREEZER, PLAIN, Fields, Freezer, Usual, built, frozen_or_none
 
 Pack = Callable[[Any], bytes]
 
 EXT_ARGUMENTS, EXT_MESSAGE = 1, 5
 _METHOD = "model_validate_json"
+_USUAL: dict[str, tuple[type, ...]] = {
+    "content": (str,),
+    "additional_kwargs": (dict,),
+    "response_metadata": (dict,),
+    "id": (str, type(None)),
+    "name": (str, type(None)),
+}
+"""What the fields hold that all messages have: less than may stand there, and plain in any case."""
 
 
 class KnownMessage:
@@ -49,6 +57,8 @@ class KnownMessage:
         self.given = set(self.names)
         self.start = packb([self.module, self.name, None, _METHOD])[: -len(END) - 1]
         self._own_is_plain = own_is_plain
+        holds = tuple(self.type if name == "type" else _USUAL.get(name) for name in self.names)
+        self.usual = Usual(self.start, cls, self.given, tuple(self.names), holds, own_is_plain)
 
     def ext(self, message: BaseMessage, pack: Pack) -> Ext | None:
         """As the serializer packs it; None if the message is not plain."""
@@ -265,8 +275,10 @@ def _agrees(known: KnownMessage, sample: BaseMessage) -> bool:
     if body is None or packed != ("msgpack", packb(Ext(EXT_MESSAGE, body))):
         return False
     loaded, fields = serde.loads_typed(packed), unpackb(body)[2]
+    open_ext = FREEZER.opener(lambda *_: built(known.cls, known.given, unpackb(body)[2]), (known.usual,))
     try:
         made = FREEZER.build([known.cls], {known.cls: known.given}, [FREEZER.freeze(fields)])
+        made.append(open_ext(EXT_MESSAGE, body))
     except (AttributeError, TypeError):
         return False
     return known.is_plain(fields) and all(
