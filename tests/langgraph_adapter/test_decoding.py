@@ -138,6 +138,7 @@ def raw(module: str, name: str, fields: Any, code: int = 5, *rest: Any) -> Value
 
 AI, SEND = ("langchain_core.messages.ai", "AIMessage"), ("langgraph.types", "Send")
 FIELDS = AIMessage("a").model_dump()
+swapped = {"id": "name", "name": "id"}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,8 @@ FIELDS = AIMessage("a").model_dump()
         raw(*AI, {**FIELDS, "usage_metadata": {"total_tokens": 1, "input_tokens": 1, "output_tokens": 1}}),
         raw(*AI, {**FIELDS, "usage_metadata": {"input_tokens": "1", "output_tokens": 1.0, "total_tokens": True}}),
         raw(*AI, {**FIELDS, "id": 5}),
+        raw(*AI, {swapped.get(name, name): value for name, value in FIELDS.items()}),
+        raw(*AI, {"unknown" if name == "id" else name: value for name, value in FIELDS.items()}),
         raw(*AI, {**FIELDS, "content": ["a", 5]}),
         raw(*AI, {**FIELDS, "content_blocks": [{"type": "text", "text": "b"}]}),
         raw(*AI, {**FIELDS, "self": 1}),
