@@ -562,6 +562,16 @@ class TestForks:
         self.ended_well(self.forked(work))
 
 
+def free_and_all(path: Path) -> tuple[int, int]:
+    """Pages of the file that are free, and how many there are."""
+    db = sqlite3.connect(path)
+    try:
+        [(free,), (pages,)] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count"))
+        return free, pages
+    finally:
+        db.close()
+
+
 class TestSpace:
     def test_the_file_is_laid_out_as_documented_and_stays_so_after_reclaim(
         self, store: SqliteStore, path: Path
@@ -576,15 +586,67 @@ class TestSpace:
         db.close()
 
     def test_reclaim_gives_the_pages_of_removed_records_back(self, store: SqliteStore, path: Path) -> None:
-        records = random_records(2000, 300) + random_records(40, 20_000, seed=2)
+        records = random_records(2000, 300) + random_records(300, 20_000, seed=2)
         store.create(records, ttl=None)
         store.create([(b"kept", b"v")], ttl=None)
         store.remove_many([key for key, _ in records])
         before = on_disk(path)
         given_back = store.reclaim()
-        assert given_back == before - on_disk(path) > 1_000_000
+        assert given_back == before - on_disk(path) > 5_000_000
         assert on_disk(path) < 32 * 1024
         assert store.get_many([b"kept"]) == [b"v"]
+
+    def test_what_removal_frees_is_given_back_as_it_comes(self, store: SqliteStore, path: Path) -> None:
+        kept, gone = random_records(20, 20_000), random_records(20, 20_000, seed=2)
+        store.create(kept + gone, ttl=None)
+        before = free_and_all(path)[1]
+        store.remove_many([key for key, _ in gone])
+        free, pages = free_and_all(path)
+        assert (free, pages < 0.6 * before) == (0, True)
+        store.empty_many([key for key, _ in kept])
+        assert free_and_all(path)[1] < 0.1 * before
+        assert store.get_many([kept[0][0], gone[0][0]]) == [b"", None]
+
+    def test_few_free_pages_are_kept_for_what_comes_and_many_for_reclaim(self, store: SqliteStore, path: Path) -> None:
+        records = random_records(500, 20_000)
+        store.create(records, ttl=None)
+        store.remove_many([key for key, _ in records[:50]])
+        assert 400 < free_and_all(path)[0] < 600
+        store.remove_many([key for key, _ in records[50:]])
+        assert free_and_all(path)[0] > module.MOST_TRIMMED
+        store.reclaim()
+        assert free_and_all(path)[0] == 0
+
+    def test_removal_does_not_fail_where_pages_cannot_be_given_back_for_now(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = random_records(20, 20_000)
+        store.create(records, ttl=None)
+        db = sqlite3.connect(path, isolation_level=None)
+        ask_disk = module.SqliteFile._ask_disk
+
+        def locked(self: module.SqliteFile, writer: sqlite3.Connection, *, lasting: bool) -> None:
+            ask_disk(self, writer, lasting=lasting)
+            if free_and_all(path)[0] and not db.in_transaction:
+                db.execute("BEGIN IMMEDIATE")
+
+        monkeypatch.setattr(module.SqliteFile, "_ask_disk", locked)
+        store.remove_many([key for key, _ in records])
+        assert db.in_transaction
+        db.execute("ROLLBACK")
+        db.close()
+        monkeypatch.undo()
+        assert store.create(records[:1], ttl=None) == [True]
+
+    def test_a_file_left_by_a_vacuum_that_was_killed_is_put_right_when_it_is_opened(self, path: Path) -> None:
+        SqliteStore(path).close()
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute(f"PRAGMA auto_vacuum = {module.VACUUM_AT_COMMIT}")
+        db.close()
+        SqliteStore(path).close()
+        db = sqlite3.connect(path)
+        assert db.execute("PRAGMA auto_vacuum").fetchone() == (module.VACUUM_ON_DEMAND,)
+        db.close()
 
     def test_reclaim_waits_for_a_process_that_writes_all_the_time(self, store: SqliteStore, path: Path) -> None:
         stop, db = threading.Event(), sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)

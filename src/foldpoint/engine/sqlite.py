@@ -137,6 +137,7 @@ class SqliteStore:
         for chunk in _chunks(keys):
             with self._file.writing(lasting=False) as db:
                 db.execute(f"DELETE FROM log WHERE key IN ({_marks(chunk)})", chunk)
+        self._file.trim()
 
     def empty_many(self, keys: Iterable[bytes]) -> None:
         """As `RecordStore.empty_many`, in one transaction for each 500 records."""
@@ -145,6 +146,7 @@ class SqliteStore:
             update = f"UPDATE log SET value = x'' WHERE key IN ({_marks(chunk)}) AND {_LIVE}"
             with self._file.writing(lasting=False) as db:
                 db.execute(update, (*chunk, self._clock()))
+        self._file.trim()
 
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
         self._file.require_open()

@@ -38,6 +38,8 @@ WAL_PAGES = 128
 WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
 CHECKPOINT_PATIENCE = 1.0  # seconds
+MOST_TRIMMED = 2048  # pages
+TRIM_PATIENCE = 1.0  # seconds
 WRITER_PATIENCE = 0.01  # seconds
 """A writer's connection waits no longer for locks: SQLite backs off to 100 ms, and starves beside one that never rests.
 So what may meet a lock there is executed `_when_free`."""
@@ -149,12 +151,12 @@ class SqliteFile:
         with self._connection(self._writer) as db:
             self._check_identity()
             if not lasting:
-                db.execute(f"PRAGMA synchronous = {min(self._synchronous, 'NORMAL', key=SYNCHRONOUS.index)}")
+                self._ask_disk(db, lasting=False)
             _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
             yield db
             db.execute("COMMIT")
             if not lasting:
-                db.execute(f"PRAGMA synchronous = {self._synchronous}")
+                self._ask_disk(db, lasting=True)
             self._trim_wal(db)
 
     @contextmanager
@@ -171,20 +173,42 @@ class SqliteFile:
         finally:
             lock.release()
 
-    def vacuum(self) -> None:
-        """Give free pages back and empty the log. Other writers wait, about 5 ms for each MiB of data moved.
+    def trim(self) -> None:
+        """Give free pages back as they come, once they are a quarter of the file: fewer will be used again.
 
-        Vacuuming at one commit moves each page once; `PRAGMA incremental_vacuum` searches the list of free pages for
-        each page, which is quadratic (28 s for 256 MiB). Killed in between, the file stays so until the next time:
-        as good, but slower to remove from.
+        More than `MOST_TRIMMED` are left to `vacuum`, as other writers wait meanwhile. Where the file stays locked they
+        are left to the next time.
         """
+        with suppress(StoreBusy), self._turn(), self._connection(self._writer) as db:
+            free, pages = _scalar(db, "PRAGMA freelist_count"), _scalar(db, "PRAGMA page_count")
+            if pages / 4 <= free <= MOST_TRIMMED:
+                self._give_back(db, TRIM_PATIENCE)
+
+    def vacuum(self) -> None:
+        """Give free pages back and empty the log. Other writers wait."""
         with self._turn(), self._connection(self._writer) as db:
             if _scalar(db, "PRAGMA freelist_count"):
-                _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
-                db.execute(f"PRAGMA auto_vacuum = {VACUUM_AT_COMMIT}")
-                db.execute("COMMIT")
-                _when_free(db, f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}", self._busy_timeout)
+                self._give_back(db, self._busy_timeout)
             self._checkpoint(db)
+
+    def _give_back(self, db: sqlite3.Connection, patience: float) -> None:
+        """Give all free pages back: about 5 ms for each MiB of data moved. REQUIRES the turn.
+
+        Vacuuming at one commit moves each page once; `PRAGMA incremental_vacuum` searches the list of free pages for
+        each page, which is quadratic (28 s for 256 MiB). Killed in between, the file is vacuumed at every commit until
+        it is opened again: as good, but slower to remove from.
+        """
+        self._ask_disk(db, lasting=False)
+        _when_free(db, "BEGIN IMMEDIATE", patience)
+        db.execute(f"PRAGMA auto_vacuum = {VACUUM_AT_COMMIT}")
+        db.execute("COMMIT")
+        _when_free(db, f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}", self._busy_timeout)
+        self._ask_disk(db, lasting=True)
+
+    def _ask_disk(self, db: sqlite3.Connection, *, lasting: bool) -> None:
+        """Whether commits from now on are to be durable each, or with the next one that is."""
+        wanted = self._synchronous if lasting else min(self._synchronous, "NORMAL", key=SYNCHRONOUS.index)
+        db.execute(f"PRAGMA synchronous = {wanted}")
 
     def size(self) -> int:
         """Bytes of the file and its write-ahead log."""
@@ -333,6 +357,8 @@ def _prepare(db: sqlite3.Connection, path: Path, synchronous: str, busy_timeout:
     db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     if not _is_ours(db, path):
         _create_schema(db, path)
+    if _scalar(db, "PRAGMA auto_vacuum") == VACUUM_AT_COMMIT:
+        db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
     _use_wal(db, path, busy_timeout)
 
 
