@@ -23,7 +23,7 @@ from foldpoint.codecs.segment import Segment, SnapshotRef, Span, join
 from foldpoint.compaction import clean as cleaning
 from foldpoint.compaction import compact, upkeep
 from foldpoint.compaction import merge as merging
-from foldpoint.compaction.merge import FANOUT, Merge, merge, next_merge
+from foldpoint.compaction.merge import FANOUT, FEWER, HEAVY, Merge, merge, next_merge
 from foldpoint.compaction.verify import verify
 from foldpoint.engine import keys
 from foldpoint.engine.history import History
@@ -44,8 +44,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "MAX_EVENTS", 50)
 
 
-def with_levels(*levels: Level) -> Head:
-    return replace(HEAD, merged=levels)
+def with_levels(*levels: Level, logged: int = 0) -> Head:
+    return replace(HEAD, merged=levels, segment_bytes=logged)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,12 @@ def with_levels(*levels: Level) -> Head:
         (with_levels(Level(6, 97 - FANOUT), Level()), False, Merge(2, 97 - FANOUT, 97)),
         (with_levels(Level(6, 98 - FANOUT), Level()), False, None),
         (with_levels(Level(6, 98 - FANOUT), Level()), True, Merge(2, 98 - FANOUT, 97)),
+        (with_levels(Level(6, 98 - FANOUT), Level(), logged=HEAVY), False, Merge(2, 98 - FANOUT, 97)),
+        (with_levels(Level(6, 98 - FANOUT), Level(), logged=HEAVY - 1), False, None),
+        (with_levels(Level(6, 98 - FANOUT, replaced=1), Level(), logged=HEAVY), False, None),
+        (with_levels(Level(6, 97 - FEWER), Level(), logged=HEAVY), False, Merge(2, 97 - FEWER, 97)),
+        (with_levels(Level(6, 98 - FEWER), Level(), logged=HEAVY), False, None),
+        (with_levels(Level(FEWER, 97, size=HEAVY), Level(), logged=HEAVY), False, None),
         (with_levels(Level(6, 96), Level()), True, None),
         (with_levels(Level(6, 97, size=merging.WORTHWHILE - 1), Level()), True, None),
         (with_levels(Level(6, 97, size=merging.WORTHWHILE), Level()), True, Merge(3, 0, 6)),

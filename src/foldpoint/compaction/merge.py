@@ -18,6 +18,8 @@ from foldpoint.errors import CorruptRecord, StrayRecord
 
 FANOUT = 16
 """So many segments are merged into one of the next level while a thread is in use."""
+HEAVY, FEWER = 256 * 1024, 4
+"""Of level 1 so many are enough where all that are not merged weigh that many stored bytes: merging halves them."""
 WORTHWHILE = 32 * 1024
 """Stored bytes; an idle thread's segments are merged into the last level from this size on, however few they are."""
 MAX_EVENTS = 4096
@@ -47,14 +49,18 @@ def next_merge(head: Head, *, idle: bool = False) -> Merge | None:
     counts = [head.snapshot.segments - 1, *(level.count for level in head.merged)]
     for level in range(2, LEVELS + 1):
         first, end = head.merged[level - 2].reach, counts[level - 2]
-        few = idle and end - first > 1 and (level < LEVELS or _live_bytes(head, level - 1) >= WORTHWHILE)
-        if few or end - first >= FANOUT:
+        count, size = end - first, _live_bytes(head, level - 1)
+        few = idle and count > 1 and (level < LEVELS or size >= WORTHWHILE)
+        heavy = level == 2 and count >= FEWER and size >= HEAVY
+        if few or heavy or count >= FANOUT:
             return Merge(level, first, end)
     return None
 
 
 def _live_bytes(head: Head, level: int) -> int:
-    return head.merged[level - 2].size - head.merged[level - 1].replaced
+    """Of the segments of a level that are not merged."""
+    size = head.segment_bytes if level == 1 else head.merged[level - 2].size
+    return size - head.merged[level - 1].replaced
 
 
 def merge(log: Log, *, idle: bool = False) -> int:
