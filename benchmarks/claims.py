@@ -62,6 +62,8 @@ CLAIMS: Sequence[Claim] = [
     Claim("fanout: bytes, to one node without packets", 1.1, _between("fanout", "fanout_one_node", "stored")),
     Claim("coding: bytes before compaction", 1 / 100, _ratio("coding", "stored")),
     Claim("skills: bytes before compaction", 1 / 100, _ratio("skills", "stored")),
+    Claim("coding: bytes after compaction", 1 / 100, _ratio("coding", "compacted")),
+    Claim("skills: bytes after compaction", 1 / 100, _ratio("skills", "compacted")),
     Claim("crowd: time per checkpoint", 1 / 5, _ratio("crowd", "per_checkpoint")),
     Claim("crowd_async: time per checkpoint", 1 / 5, _ratio("crowd_async", "per_checkpoint")),
     Claim("crowd_bare: time per checkpoint", 1 / 5, _ratio("crowd_bare", "per_checkpoint")),

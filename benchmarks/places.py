@@ -77,10 +77,11 @@ def _sqlite_file() -> Iterator[str]:
 
 
 def _sqlite_size(place: str) -> int:
+    """Without the -shm file: it is memory that processes share while they have the file open, and goes with them."""
     path = sqlite_path(place)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return sum(file.stat().st_size for file in Path(path).parent.glob(f"{Path(path).name}*"))
+    return sum(file.stat().st_size for file in (Path(path), Path(f"{path}-wal")) if file.exists())
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------
