@@ -572,6 +572,14 @@ def free_and_all(path: Path) -> tuple[int, int]:
         db.close()
 
 
+def mode_of(path: Path) -> int:
+    """Of auto_vacuum."""
+    db = sqlite3.connect(path)
+    [mode] = db.execute("PRAGMA auto_vacuum").fetchone()
+    db.close()
+    return int(mode)
+
+
 class TestSpace:
     def test_the_file_is_laid_out_as_documented_and_stays_so_after_reclaim(
         self, store: SqliteStore, path: Path
@@ -617,36 +625,118 @@ class TestSpace:
         store.reclaim()
         assert free_and_all(path)[0] == 0
 
-    def test_removal_does_not_fail_where_pages_cannot_be_given_back_for_now(
-        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("step", ["BEGIN IMMEDIATE", f"PRAGMA auto_vacuum = {module.VACUUM_ON_DEMAND}"])
+    def test_removal_does_not_fail_or_wait_long_where_pages_cannot_be_given_back(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
         records = random_records(20, 20_000)
         store.create(records, ttl=None)
         db = sqlite3.connect(path, isolation_level=None)
-        ask_disk = module.SqliteFile._ask_disk
+        when_free, trim = module._when_free, module.SqliteFile.trim
 
-        def locked(self: module.SqliteFile, writer: sqlite3.Connection, *, lasting: bool) -> None:
-            ask_disk(self, writer, lasting=lasting)
-            if free_and_all(path)[0] and not db.in_transaction:
+        def locked(writer: sqlite3.Connection, statement: str, patience: float) -> sqlite3.Cursor:
+            if statement == step:
                 db.execute("BEGIN IMMEDIATE")
+            return when_free(writer, statement, patience)
 
-        monkeypatch.setattr(module.SqliteFile, "_ask_disk", locked)
+        def trimmed(self: module.SqliteFile) -> None:
+            monkeypatch.setattr(module, "_when_free", locked)
+            trim(self)
+            monkeypatch.setattr(module, "_when_free", when_free)
+
+        monkeypatch.setattr(module, "TRIM_PATIENCE", 0.1)
+        monkeypatch.setattr(module.SqliteFile, "trim", trimmed)
+        began = time.monotonic()
         store.remove_many([key for key, _ in records])
+        assert time.monotonic() - began < 5
         assert db.in_transaction
         db.execute("ROLLBACK")
         db.close()
         monkeypatch.undo()
         assert store.create(records[:1], ttl=None) == [True]
+        assert mode_of(path) == module.VACUUM_ON_DEMAND
 
-    def test_a_file_left_by_a_vacuum_that_was_killed_is_put_right_when_it_is_opened(self, path: Path) -> None:
-        SqliteStore(path).close()
+    def test_removal_does_not_fail_where_the_disk_has_room_for_it_but_not_for_giving_pages_back(
+        self, path: Path
+    ) -> None:
+        script = """
+import resource, shutil, sqlite3
+store = SqliteStore(sys.argv[1])
+gone, kept = ([(b"%s%d" % (name, n), os.urandom(1900)) for n in range(300)] for name in (b"g", b"k"))
+for pair in zip(gone, kept):
+    store.create(pair, ttl=None)
+store.reclaim()
+store.close()
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for room in range(100_000, 500_000, 50_000):
+    copy = f"{sys.argv[1]}-{room}"
+    shutil.copy(sys.argv[1], copy)
+    store = SqliteStore(copy)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    for at in range(0, 300, 20):
+        batch, refused = [key for key, _ in gone[at : at + 20]], False
+        try:
+            store.remove_many(batch)
+        except StoreUnavailable:
+            refused = True
+        left = len([*filter(None, store.get_many(batch))])
+        assert left == (20 if refused else 0), (room, at, left, refused)
+        print("refused" if refused else "removed")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert store.get_many([key for key, _ in kept]) == [value for _, value in kept]
+    db = sqlite3.connect(copy)
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
+    store.close()
+"""
+        assert set(output(python(script, path))) == {"refused", "removed"}
+
+    def test_pages_stay_while_a_reader_keeps_the_log(self, store: SqliteStore, path: Path) -> None:
+        records = random_records(40, 20_000)
+        store.create(records, ttl=None)
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM log").fetchone()
+        store.remove_many([key for key, _ in records[:20]])
+        assert free_and_all(path)[0] > 100
+        reader.close()
+        store.remove_many([key for key, _ in records[20:]])
+        assert free_and_all(path)[0] == 0
+
+    def test_a_removal_that_is_under_way_when_the_store_is_closed_does_not_fail(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records, trim = random_records(20, 20_000), module.SqliteFile.trim
+
+        def closed(self: module.SqliteFile) -> None:
+            store.close()
+            trim(self)
+
+        store.create(records, ttl=None)
+        monkeypatch.setattr(module.SqliteFile, "trim", closed)
+        store.remove_many([key for key, _ in records])
+        again = SqliteStore(path)
+        assert list(again.keys()) == []
+        again.close()
+
+    def test_a_file_left_by_a_vacuum_that_was_killed_is_put_right_by_the_next_writer_and_read_before(
+        self, path: Path
+    ) -> None:
+        store = SqliteStore(path)
+        store.create([(b"k", b"v")], ttl=None)
+        store.close()
         db = sqlite3.connect(path, isolation_level=None)
         db.execute(f"PRAGMA auto_vacuum = {module.VACUUM_AT_COMMIT}")
+        db.execute("BEGIN IMMEDIATE")
+        store = SqliteStore(path, busy_timeout=0.2)
+        assert store.get_many([b"k"]) == [b"v"]
+        with pytest.raises(StoreBusy):
+            store.create([(b"n", b"v")], ttl=None)
+        db.execute("ROLLBACK")
         db.close()
-        SqliteStore(path).close()
-        db = sqlite3.connect(path)
-        assert db.execute("PRAGMA auto_vacuum").fetchone() == (module.VACUUM_ON_DEMAND,)
-        db.close()
+        assert store.create([(b"n", b"v")], ttl=None) == [True]
+        assert mode_of(path) == module.VACUUM_ON_DEMAND
+        store.close()
 
     def test_reclaim_waits_for_a_process_that_writes_all_the_time(self, store: SqliteStore, path: Path) -> None:
         stop, db = threading.Event(), sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)

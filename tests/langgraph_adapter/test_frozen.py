@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -170,6 +171,17 @@ def test_to_refuse_a_value_none_of_its_code_is_run(freezer: Freezer) -> None:
 @pytest.mark.skipif("CI" not in os.environ, reason="a person may have no compiler")
 def test_on_a_build_server_it_is_compiled() -> None:
     assert IN_C is not None
+
+
+def test_what_was_compiled_from_an_earlier_version_is_not_used() -> None:
+    script = """
+import sys, types
+sys.modules["foldpoint.langgraph_adapter._frozen"] = types.ModuleType("_frozen")
+from foldpoint.langgraph_adapter.frozen import FREEZER, IN_PYTHON
+print(FREEZER is IN_PYTHON)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"
 
 
 @pytest.mark.skipif(IN_C is None, reason="not compiled here")

@@ -18,8 +18,8 @@ from foldpoint.errors import CorruptRecord, StrayRecord
 
 FANOUT = 16
 """So many segments are merged into one of the next level while a thread is in use."""
-HEAVY, FEWER = 256 * 1024, 4
-"""Of level 1 so many are enough where all that are not merged weigh that many stored bytes: merging halves them."""
+HEAVY, FEWER = 128 * 1024, 4
+"""Of level 1 fewer are enough where they weigh that many stored bytes: merging halves them where steps are alike."""
 WORTHWHILE = 32 * 1024
 """Stored bytes; an idle thread's segments are merged into the last level from this size on, however few they are."""
 MAX_EVENTS = 4096
@@ -58,8 +58,8 @@ def next_merge(head: Head, *, idle: bool = False) -> Merge | None:
 
 
 def _live_bytes(head: Head, level: int) -> int:
-    """Of the segments of a level that are not merged."""
-    size = head.segment_bytes if level == 1 else head.merged[level - 2].size
+    """Of the segments of a level that are not merged; of level 1, but for those since the snapshot."""
+    size = head.segment_bytes - head.logged if level == 1 else head.merged[level - 2].size
     return size - head.merged[level - 1].replaced
 
 

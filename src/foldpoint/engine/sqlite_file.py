@@ -39,7 +39,8 @@ WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
 CHECKPOINT_PATIENCE = 1.0  # seconds
 MOST_TRIMMED = 2048  # pages
-TRIM_PATIENCE = 1.0  # seconds
+TRIM_PATIENCE = 0.1  # seconds
+TRIM_PAUSE = 60.0  # seconds
 WRITER_PATIENCE = 0.01  # seconds
 """A writer's connection waits no longer for locks: SQLite backs off to 100 ms, and starves beside one that never rests.
 So what may meet a lock there is executed `_when_free`."""
@@ -74,6 +75,7 @@ class SqliteFile:
         self._synchronous = synchronous
         self._identity: tuple[int, int] | None = None  # device and inode, once the file was opened
         self._wal_limit = WAL_LIMIT
+        self._trim_after = 0.0  # monotonic seconds
         self._write_lock = threading.Lock()
         self._waiting: deque[_Request] = deque()
         self._pool = Pool(self._open, MAX_CONNECTIONS, busy_timeout)
@@ -176,13 +178,20 @@ class SqliteFile:
     def trim(self) -> None:
         """Give free pages back as they come, once they are a quarter of the file: fewer will be used again.
 
-        More than `MOST_TRIMMED` are left to `vacuum`, as other writers wait meanwhile. Where the file stays locked they
-        are left to the next time.
-        """
-        with suppress(StoreBusy), self._turn(), self._connection(self._writer) as db:
-            free, pages = _scalar(db, "PRAGMA freelist_count"), _scalar(db, "PRAGMA page_count")
-            if pages / 4 <= free <= MOST_TRIMMED:
-                self._give_back(db, TRIM_PATIENCE)
+        Never fails, as what it follows is done.
+
+        More than `MOST_TRIMMED` are left to `vacuum`, as other writers wait meanwhile. All are while a reader keeps the
+        log from being reused, which would grow, and for `TRIM_PAUSE` after a failure: the disk may be full."""
+        if time.monotonic() < self._trim_after:
+            return
+        try:
+            with self._turn(), self._connection(self._writer) as db:
+                free, pages = _scalar(db, "PRAGMA freelist_count"), _scalar(db, "PRAGMA page_count")
+                if pages / 4 <= free <= MOST_TRIMMED and _may_reuse_log(db):
+                    self._give_back(db, TRIM_PATIENCE)
+        except StoreUnavailable as error:
+            self._trim_after = time.monotonic() + TRIM_PAUSE
+            _logger.info("SQLite store %s: its free pages stay: %s", self._path, error)
 
     def vacuum(self) -> None:
         """Give free pages back and empty the log. Other writers wait."""
@@ -195,14 +204,14 @@ class SqliteFile:
         """Give all free pages back: about 5 ms for each MiB of data moved. REQUIRES the turn.
 
         Vacuuming at one commit moves each page once; `PRAGMA incremental_vacuum` searches the list of free pages for
-        each page, which is quadratic (28 s for 256 MiB). Killed in between, the file is vacuumed at every commit until
-        it is opened again: as good, but slower to remove from.
+        each page, which is quadratic (28 s for 256 MiB). Broken off in between, the file is vacuumed at every commit
+        until it is opened again for writing: as good, but slower to remove from.
         """
         self._ask_disk(db, lasting=False)
         _when_free(db, "BEGIN IMMEDIATE", patience)
         db.execute(f"PRAGMA auto_vacuum = {VACUUM_AT_COMMIT}")
         db.execute("COMMIT")
-        _when_free(db, f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}", self._busy_timeout)
+        _when_free(db, f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}", patience)
         self._ask_disk(db, lasting=True)
 
     def _ask_disk(self, db: sqlite3.Connection, *, lasting: bool) -> None:
@@ -258,6 +267,9 @@ class SqliteFile:
     def _open_writer(self) -> sqlite3.Connection:
         db = self._open()
         _wait_for_locks(db, WRITER_PATIENCE)
+        if _scalar(db, "PRAGMA auto_vacuum") == VACUUM_AT_COMMIT:
+            with suppress(sqlite3.OperationalError):  # locked: the next writer's turn
+                db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
         return db
 
     def _open(self) -> sqlite3.Connection:
@@ -357,8 +369,6 @@ def _prepare(db: sqlite3.Connection, path: Path, synchronous: str, busy_timeout:
     db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     if not _is_ours(db, path):
         _create_schema(db, path)
-    if _scalar(db, "PRAGMA auto_vacuum") == VACUUM_AT_COMMIT:
-        db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
     _use_wal(db, path, busy_timeout)
 
 
@@ -419,6 +429,12 @@ def _when_free(db: sqlite3.Connection, statement: str, patience: float) -> sqlit
 
 def _scalar(db: sqlite3.Connection, statement: str) -> Any:
     return db.execute(statement).fetchone()[0]
+
+
+def _may_reuse_log(db: sqlite3.Connection) -> bool:
+    """Whether all that was committed is in the file, and no reader needs the log for it."""
+    _, frames, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return bool(frames == moved)
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

@@ -17,9 +17,11 @@ from ormsgpack import MsgpackDecodeError, MsgpackEncodeError, packb, unpackb
 from pydantic import BaseModel
 
 try:
-    from foldpoint.langgraph_adapter import _frozen as compiled
-except ImportError:
-    compiled = None  # type: ignore[assignment]
+    from foldpoint.langgraph_adapter._frozen import build, freeze, hold, opener
+except ImportError:  # also of what was compiled from an earlier version
+    IS_COMPILED = False
+else:
+    IS_COMPILED = True
 
 Fields = dict[str, Any]
 Names = dict[type, set[str]]
@@ -135,15 +137,15 @@ def built(cls: type, names: set[str], fields: Fields) -> Any:
 IN_PYTHON = Freezer(_freeze, unpackb, len, lambda frozen: frozen, _hold, _build, lambda hook, _: hook)
 IN_C = (
     Freezer(
-        compiled.freeze,
+        freeze,
         itemgetter(0),
         itemgetter(1),
         lambda frozen: _pack(frozen[0]),
-        compiled.hold,
-        compiled.build,
-        partial(compiled.opener, unpackb),
+        hold,
+        build,
+        partial(opener, unpackb),
     )
-    if compiled
+    if IS_COMPILED
     else None
 )
 FREEZER = IN_C or IN_PYTHON
