@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from checkpoints import id_of, numbered, write
@@ -321,3 +322,21 @@ def test_a_checkpoint_of_twenty_thousand_is_found_by_id_in_four_round_trips() ->
         assert store.round_trips <= 4
     assert [*compact(engine, grace=0)]
     assert [entry.folded.labels["step"] for entry in Engine(inner).history("t", "")] == list(range(19_999, -1, -1))
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_a_snapshot_superseded_is_gone_before_a_merge_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    engine, seen = filled(store, 0), []
+    deflated = merging.deflate
+
+    def watched(*args: Any) -> Any:
+        seen.append(len(keys_of(store, b"p")))
+        return deflated(*args)
+
+    monkeypatch.setattr(merging, "deflate", watched)
+    for n in range(200):
+        engine.put("t", "", numbered(n, text="x" * n))
+        if n % 5 == 4:
+            upkeep(engine, "t", "")
+    assert set(seen) == {0, 1}  # 0: the one that latest is read from is kept

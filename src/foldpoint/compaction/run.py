@@ -9,7 +9,7 @@ from foldpoint.compaction.archives import Archives
 from foldpoint.compaction.choice import Choice
 from foldpoint.compaction.clean import clean, is_clean
 from foldpoint.compaction.copying import copy_thread
-from foldpoint.compaction.merge import merge
+from foldpoint.compaction.merge import merge, next_merge
 from foldpoint.compaction.overlay import Meter
 from foldpoint.compaction.plan import Delete, Export, MergeDue, Plan, Retain, Seal, Step
 from foldpoint.compaction.rewrite import delete, rewrite
@@ -89,7 +89,7 @@ class _Running:
         if isinstance(step, Seal):
             report.events_sealed = self._seal()
         elif isinstance(step, MergeDue):
-            report.merges = merge(self.log, idle=self._plan.idle)
+            self._merge()
         elif isinstance(step, Retain):
             report.outdated = not rewrite(self.log, step.choice, _Staying(self.log, step.choice))
             report.checkpoints_dropped = 0 if report.outdated else step.choice.dropped
@@ -99,7 +99,16 @@ class _Running:
             report.outdated = not delete(self.log, unchanged=step.unchanged)
             report.deleted = "" if report.outdated else step.why
         else:
-            report.removed_records = clean(self.log, self._plan.grace)
+            self._clean()
+
+    def _merge(self) -> None:
+        view = self.log.view or self.log.load()
+        if view is not None and next_merge(view.head, idle=self._plan.idle):
+            self._clean()  # merging takes long, and a snapshot that was superseded is large
+            self._report.merges = merge(self.log, idle=self._plan.idle)
+
+    def _clean(self) -> None:
+        self._report.removed_records += clean(self.log, self._plan.grace)
 
     def _seal(self) -> int:
         """How many events were sealed since this log was read, by whomever."""

@@ -176,7 +176,7 @@ class SqliteFile:
             lock.release()
 
     def trim(self) -> None:
-        """Give free pages back as they come, once they are a quarter of the file: fewer will be used again.
+        """Give free pages back as they come, once they are an eighth of the file: fewer will be used again.
 
         Never fails, as what it follows is done.
 
@@ -187,7 +187,7 @@ class SqliteFile:
         try:
             with self._turn(), self._connection(self._writer) as db:
                 free, pages = _scalar(db, "PRAGMA freelist_count"), _scalar(db, "PRAGMA page_count")
-                if pages / 4 <= free <= MOST_TRIMMED and _may_reuse_log(db):
+                if pages / 8 <= free <= MOST_TRIMMED and _may_reuse_log(db):
                     self._give_back(db, TRIM_PATIENCE)
         except StoreUnavailable as error:
             self._trim_after = time.monotonic() + TRIM_PAUSE
