@@ -25,6 +25,7 @@ from foldpoint.compaction import clean as cleaning
 from foldpoint.compaction import compact, upkeep
 from foldpoint.compaction import merge as merging
 from foldpoint.compaction.merge import FANOUT, FEWER, HEAVY, Merge, merge, next_merge
+from foldpoint.compaction.threads import compact_thread
 from foldpoint.compaction.verify import verify
 from foldpoint.engine import keys
 from foldpoint.engine.history import History
@@ -340,3 +341,15 @@ def test_what_a_snapshot_superseded_is_gone_before_a_merge_begins(monkeypatch: p
         if n % 5 == 4:
             upkeep(engine, "t", "")
     assert set(seen) == {0, 1}  # 0: the one that latest is read from is kept
+
+
+@pytest.mark.usefixtures("eager")
+def test_segments_that_others_sealed_since_the_engine_last_looked_are_merged() -> None:
+    store = MemoryStore()
+    engine = filled(store, 3)
+    other = Engine(store, engine.settings)
+    for n in range(3, 100):
+        other.put("t", "", numbered(n))
+    with other.log("t", "") as log:
+        log.seal()
+    assert sum(report.merges for report in compact_thread(engine, "t")) > 0

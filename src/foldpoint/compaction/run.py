@@ -102,7 +102,7 @@ class _Running:
             self._clean()
 
     def _merge(self) -> None:
-        view = self.log.view or self.log.load()
+        view = self.log.current()
         if view is not None and next_merge(view.head, idle=self._plan.idle):
             self._clean()  # merging takes long, and a snapshot that was superseded is large
             self._report.merges = merge(self.log, idle=self._plan.idle)
