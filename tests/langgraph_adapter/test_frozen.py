@@ -233,27 +233,30 @@ def test_compiled_too_what_is_no_message_is_refused_and_not_a_crash() -> None:
 
 
 @pytest.mark.skipif(IN_C is None, reason="not compiled here")
-def test_compiled_too_usual_messages_are_built_without_asking_and_others_are_left_to_the_hook() -> None:
+def test_compiled_too_plain_messages_are_built_and_others_are_left_to_the_hook() -> None:
     assert IN_C is not None
     known, left = known_messages(), []
     hook = IN_C.opener(lambda code, body: left.append((code, body)), tuple(one.usual for one in known.values()))
     usual = [HumanMessage("a", id="1"), ToolMessage("b", tool_call_id="c"), AIMessage("d")]
-    bodies = [known[type(message)].body(message) for message in usual]
-    assert [repr(hook(5, body)) for body in bodies if body] == [*map(repr, usual)]
+    plain = [*usual, HumanMessage(["in", {"type": "text", "text": "blocks"}])]
+    bodies = [known[type(message)].body(message) for message in plain]
+    assert [repr(hook(5, body)) for body in bodies if body] == [*map(repr, plain)]
     assert not left
-    blocks = known[HumanMessage].body(HumanMessage(["in", "blocks"]))
+    blocks = bodies[-1]
     assert blocks is not None
-    odd = [(5, blocks), (4, bodies[0]), (5, b""), (5, known[HumanMessage].start), (5, blocks[:-1] + b"\xc1")]
+    numbered = blocks.replace(ormsgpack.packb("in"), ormsgpack.packb(5))
+    odd = [(5, numbered), (4, bodies[0]), (5, b""), (5, known[HumanMessage].start), (5, blocks[:-1] + b"\xc1")]
     assert [hook(code, body) for code, body in odd if body is not None] == [None] * len(odd)
     assert left == odd
 
 
 @pytest.mark.skipif(IN_C is None, reason="not compiled here")
-def test_compiled_too_an_error_in_what_tells_a_plain_message_is_raised() -> None:
+@pytest.mark.parametrize("asked", ["own", "is_plain"])
+def test_compiled_too_an_error_in_what_tells_a_plain_message_is_raised(asked: str) -> None:
     assert IN_C is not None
     known = known_messages()[HumanMessage]
-    hook = IN_C.opener(lambda *_: None, (known.usual._replace(own=lambda fields: fields["missing"]),))
-    body = known.body(HumanMessage("a"))
+    hook = IN_C.opener(lambda *_: None, (known.usual._replace(**{asked: lambda fields: fields["missing"]}),))
+    body = known.body(HumanMessage("a" if asked == "own" else ["in", "blocks"]))
     assert body is not None
     with pytest.raises(KeyError):
         hook(5, body)

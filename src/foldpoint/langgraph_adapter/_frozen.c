@@ -319,7 +319,7 @@ are_usual(PyObject *fields, PyObject *names, PyObject *usual)
 {
     Py_ssize_t at = 0, next = 0, size = PyTuple_Size(names);
     PyObject *key, *value;
-    if (!PyDict_CheckExact(fields) || PyDict_Size(fields) != size)
+    if (PyDict_Size(fields) != size)
         return 0;
     while (PyDict_Next(fields, &at, &key, &value) && is_same(key, PyTuple_GetItem(names, next))
            && is_usual(value, PyTuple_GetItem(usual, next)))
@@ -327,7 +327,7 @@ are_usual(PyObject *fields, PyObject *names, PyObject *usual)
     return next == size;
 }
 
-/* NULL without an error: not plain, or more than this can tell. */
+/* NULL without an error: not plain. */
 static PyObject *
 message_of(PyObject *class, PyObject *unpack, PyObject *data)
 {
@@ -337,12 +337,13 @@ message_of(PyObject *class, PyObject *unpack, PyObject *data)
             PyErr_Clear();
         return NULL;
     }
-    PyObject *fields = PyList_CheckExact(body) ? PyList_GetItem(body, 2) : NULL;
-    PyObject *own_is_plain = PyTuple_GetItem(class, 5), *is_plain = NULL;
-    if (fields != NULL && are_usual(fields, PyTuple_GetItem(class, 3), PyTuple_GetItem(class, 4))) {
-        if (own_is_plain != Py_None)
-            is_plain = PyObject_CallFunctionObjArgs(own_is_plain, fields, NULL);
-        if (own_is_plain == Py_None || is_plain == Py_True)
+    PyObject *fields = PyList_CheckExact(body) ? PyList_GetItem(body, 2) : NULL, *is_plain = NULL;
+    if (fields != NULL && PyDict_CheckExact(fields)) {
+        int usual = are_usual(fields, PyTuple_GetItem(class, 3), PyTuple_GetItem(class, 4));
+        PyObject *asked = PyTuple_GetItem(class, usual ? 5 : 6);
+        if (asked != Py_None)
+            is_plain = PyObject_CallFunctionObjArgs(asked, fields, NULL);
+        if (asked == Py_None || is_plain == Py_True)
             message = built(PyTuple_GetItem(class, 1), PyTuple_GetItem(class, 2), fields);
         Py_XDECREF(is_plain);
     }
@@ -379,11 +380,11 @@ opener(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "OOO!", &unpack, &otherwise, &PyTuple_Type, &classes))
         return NULL;
     for (Py_ssize_t at = 0; at < PyTuple_Size(classes); at++) {
-        PyObject *start, *cls, *given, *names, *usual, *own_is_plain;
+        PyObject *start, *cls, *given, *names, *usual, *own, *is_plain;
         PyObject *class = PyTuple_GetItem(classes, at);
         if (!PyTuple_Check(class)
-            || !PyArg_ParseTuple(class, "O!O!O!O!O!O", &PyBytes_Type, &start, &PyType_Type, &cls, &PySet_Type, &given,
-                                 &PyTuple_Type, &names, &PyTuple_Type, &usual, &own_is_plain)
+            || !PyArg_ParseTuple(class, "O!O!O!O!O!OO", &PyBytes_Type, &start, &PyType_Type, &cls, &PySet_Type, &given,
+                                 &PyTuple_Type, &names, &PyTuple_Type, &usual, &own, &is_plain)
             || PyTuple_Size(names) != PyTuple_Size(usual))
             return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "expected what is known of a class");
     }

@@ -31,10 +31,11 @@ Hook = Callable[[int, bytes], Any]
 
 
 class Usual(NamedTuple):
-    """Messages of a class that are plain at a glance.
+    """How messages of a class are told to be plain, most of them at a glance.
 
     start: what the Ext of such a message begins with. given, names: of all fields; in the order they have.
     holds: by field, the types that it has, its one text, or None where anything may be; own: what more must be true.
+    is_plain: what tells of all others.
     """
 
     start: bytes
@@ -43,6 +44,7 @@ class Usual(NamedTuple):
     names: tuple[str, ...]
     holds: tuple[tuple[type, ...] | str | None, ...]
     own: Callable[[Fields], bool] | None
+    is_plain: Callable[[Fields], bool]
 
 
 PLAIN = (
@@ -69,7 +71,7 @@ class Freezer(NamedTuple):
     hold: whether those messages of a list that begin at a position are of these classes, without extras, and their
     fields in type, order and bits those that were frozen.
     build: messages of these classes from these fields, which share nothing that can be changed.
-    opener: a hook that builds usual messages if it can, and leaves all else to the one that is given.
+    opener: a hook that builds plain messages if it can, and leaves all else to the one that is given.
     """
 
     freeze: Callable[[Fields], Any]

@@ -58,7 +58,7 @@ class KnownMessage:
         self.start = packb([self.module, self.name, None, _METHOD])[: -len(END) - 1]
         self._own_is_plain = own_is_plain
         holds = tuple(self.type if name == "type" else _USUAL.get(name) for name in self.names)
-        self.usual = Usual(self.start, cls, self.given, tuple(self.names), holds, own_is_plain)
+        self.usual = Usual(self.start, cls, self.given, tuple(self.names), holds, own_is_plain, self.is_plain)
 
     def ext(self, message: BaseMessage, pack: Pack) -> Ext | None:
         """As the serializer packs it; None if the message is not plain."""
