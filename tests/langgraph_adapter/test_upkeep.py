@@ -76,6 +76,37 @@ def test_in_the_background_a_thread_seals_without_a_put(make: Callable[..., Fold
     assert threads() == []
 
 
+class Holding(MemoryStore):
+    """Holds up the swaps of the upkeep's thread until `go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.go = threading.Event(), threading.Event()
+
+    def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
+        if threading.current_thread().name == "foldpoint-upkeep":
+            self.held.set()
+            assert self.go.wait(30)
+        return super().swap(head, expected=expected, ttl=ttl)
+
+
+def test_what_is_put_while_a_thread_is_sealed_waits_until_it_is_enough_for_a_segment() -> None:
+    store = Holding()
+    with FoldpointSaver(Engine(store, Settings(window=WINDOW))) as saver:
+        last = chain(saver, DUE)[-1]
+        assert store.held.wait(30)
+        for n in range(3):  # each asks again
+            last = put(saver, last, {"n": n}, step=n)
+        for n in range(DUE):
+            put(saver, config("another"), {"n": n}, step=n)
+        store.go.set()
+        until(lambda: next(saver.engine.heads("another")).sealed == DUE)
+        assert sealed(saver) == DUE
+        for n in range(DUE - 3):
+            last = put(saver, last, {"n": n}, step=n)
+        until(lambda: sealed(saver) == 2 * DUE)
+
+
 def test_inline_the_put_that_finds_it_due_seals(make: Callable[..., FoldpointSaver]) -> None:
     saver = make("inline")
     chain(saver, DUE - 1)

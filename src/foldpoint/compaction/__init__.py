@@ -9,7 +9,7 @@ processes, and `schedule` every so often. `sweep` removes what no head leads to.
 """
 
 from foldpoint.compaction.archives import Archives
-from foldpoint.compaction.background import Background, Upkeep, upkeep_at
+from foldpoint.compaction.background import Background, Upkeep, due_from, upkeep_at
 from foldpoint.compaction.copying import copy_thread
 from foldpoint.compaction.plan import Plan, plan
 from foldpoint.compaction.policy import DropAll, DropRuns, KeepLast, Policies, Policy, Retention, ThreadRetention
@@ -44,6 +44,7 @@ __all__ = [
     "compact",
     "compact_thread",
     "copy_thread",
+    "due_from",
     "plan",
     "plans",
     "rehearse",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import threading
 from typing import Protocol
 
@@ -15,6 +16,9 @@ from foldpoint.settings import Where
 
 logger = logging.getLogger("foldpoint")
 
+DUE_AT = 0.75
+"""Of the window: then the tail is sealed beside the writer, before it has to."""
+
 _Stream = tuple[Engine, str, str]
 
 
@@ -22,7 +26,7 @@ class Upkeep(Protocol):
     """Takes requests for the upkeep of streams. None of its failures reaches the writer, whose put is done."""
 
     def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
-        """Upkeep of a stream, `delay` seconds from now."""
+        """Upkeep of a stream, `delay` seconds from now; without delay only if its tail is long enough by then."""
         ...
 
     def close(self) -> None:
@@ -39,6 +43,11 @@ def upkeep_at(where: Where) -> Upkeep:
     return choices[where]()
 
 
+def due_from(engine: Engine) -> int:
+    """The events after the sealed ones with which a stream asks for upkeep."""
+    return math.ceil(DUE_AT * engine.settings.window)
+
+
 class Off:
     """None: a put seals when its window is full, and what is superseded is left to others, such as the offline job."""
 
@@ -52,7 +61,7 @@ class Inline:
 
     def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
         if delay == 0:
-            _attempt(engine, thread_id, namespace)
+            _attempt(engine, thread_id, namespace, due_from(engine))
 
     def close(self) -> None: ...
 
@@ -65,7 +74,7 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, _Stream]] = []
+        self._due: list[tuple[float, int, _Stream, int]] = []
         self._waiting: set[tuple[_Stream, bool]] = set()
         self._changed = threading.Condition()
         self._count = 0
@@ -79,7 +88,9 @@ class Background:
                 return
             self._waiting.add((stream, delay > 0))
             self._count += 1
-            heapq.heappush(self._due, (engine.clock.monotonic() + delay, self._count, stream))
+            # One that is being sealed asks again with every put: when that is done, only for what came since.
+            least = 0 if delay else due_from(engine)
+            heapq.heappush(self._due, (engine.clock.monotonic() + delay, self._count, stream, least))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="foldpoint-upkeep", daemon=True)
                 self._thread.start()
@@ -93,32 +104,33 @@ class Background:
             self._thread.join()
 
     def _work(self) -> None:
-        while (stream := self._next()) is not None:
-            report = _attempt(*stream)
+        while (found := self._next()) is not None:
+            stream, least = found
+            report = _attempt(*stream, least)
             if report is not None and report.superseded:
                 self.request(*stream, delay=stream[0].settings.grace)
 
-    def _next(self) -> _Stream | None:
-        """Wait for the next stream that is due; None when closed."""
+    def _next(self) -> tuple[_Stream, int] | None:
+        """Wait for the next stream that is due, and how long its tail must be; None when closed."""
         with self._changed:
             while not self._closed:
                 if not self._due:
                     self._changed.wait()
                     continue
-                at, _, stream = self._due[0]
+                at, _, stream, least = self._due[0]
                 rest = at - stream[0].clock.monotonic()
                 if rest <= 0:
                     heapq.heappop(self._due)
                     self._waiting -= {(stream, False), (stream, True)}
-                    return stream
+                    return stream, least
                 self._changed.wait(min(rest, 60))
             return None
 
 
-def _attempt(engine: Engine, thread_id: str, namespace: str) -> CompactionReport | None:
+def _attempt(engine: Engine, thread_id: str, namespace: str, least: int) -> CompactionReport | None:
     """Upkeep of a stream; None if it failed. Nothing is lost then: a writer seals by itself when its window is full."""
     try:
-        return upkeep(engine, thread_id, namespace)
+        return upkeep(engine, thread_id, namespace, least=least)
     except FoldpointError as error:
         logger.warning("upkeep of thread %r, namespace %r failed: %s", thread_id, namespace, error)
         return None

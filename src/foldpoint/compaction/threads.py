@@ -29,7 +29,13 @@ _KEEP_ALL = Retention()
 
 
 def upkeep(
-    engine: Engine, thread_id: str, namespace: str, *, grace: float | None = None, idle: bool = False
+    engine: Engine,
+    thread_id: str,
+    namespace: str,
+    *,
+    grace: float | None = None,
+    idle: bool = False,
+    least: int = 0,
 ) -> CompactionReport:
     """Seal the tail of one stream, merge its segments, and remove what has been superseded for longer than the grace.
 
@@ -41,7 +47,7 @@ def upkeep(
     with engine.log(thread_id, namespace) as shared:
         log = shared.fork()
     view = log.trusted()
-    if view is None:
+    if view is None or view.tail < least:
         return CompactionReport(thread_id, namespace)
     return run(engine, plan(view.head, view.tail, grace=_grace(engine, grace), idle=idle))
 

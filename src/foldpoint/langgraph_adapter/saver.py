@@ -28,7 +28,17 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from foldpoint.compaction import DropAll, DropRuns, KeepLast, Policy, Schedule, copy_thread, rewrite_thread, upkeep_at
+from foldpoint.compaction import (
+    DropAll,
+    DropRuns,
+    KeepLast,
+    Policy,
+    Schedule,
+    copy_thread,
+    due_from,
+    rewrite_thread,
+    upkeep_at,
+)
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.records import Finding
@@ -47,8 +57,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _Found = tuple[Any, str, Entry]  # thread id, namespace, checkpoint
 
-_UPKEEP_AT = 0.75
-"""Of the window: then the tail is sealed in the background, before a writer has to."""
 _STRATEGIES = "'keep_latest', 'delete' (or 'delete_all'), or keep_last=N"
 
 
@@ -242,7 +250,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         self._after_write(thread_id, namespace, tail)
 
     def _after_write(self, thread_id: str, namespace: str, tail: int) -> None:
-        if tail >= _UPKEEP_AT * self._engine.settings.window:
+        if tail >= due_from(self._engine):
             self._upkeep.request(self._engine, thread_id, namespace)
 
     # -- reading -------------------------------------------------------------------------------------------------------
