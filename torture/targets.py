@@ -100,19 +100,24 @@ def _event(data: bytes) -> None:
         with suppress(Malformed):
             found = event.unpack_event(8, data)
             if found.kind == event.CHECKPOINT:
-                folded = event.fold_checkpoint(found, base.folded if base else None)
-                event.fold_state(found, folded, base, lambda seq: _WRITES)
+                folded = _folded(found, base.folded if base else None)
+                names = header.names_of(folded.header.channel_versions)
+                event.fold_state(found, names, base.channels if base else None, lambda seq: _WRITES)
             elif found.kind == event.WRITES:
-                event.fold_writes(found, base, lambda seq: _WRITES)
+                event.fold_writes(found, base.channels if base else None, lambda seq: _WRITES)
+
+
+def _folded(found: event.Event, base: event.Folded | None) -> event.Folded:
+    fold = event.Fold(base)
+    fold.add(found)
+    return fold.folded()
 
 
 def _header(data: bytes) -> None:
     with suppress(Malformed):
         fields = wire.unpack(data)
         with suppress(Malformed):
-            event.fold_checkpoint(
-                event.Event(8, 0, 6, None, b"", [0, 2, *(fields if type(fields) is list else [])]), _BASE
-            )
+            _folded(event.Event(8, 0, 6, None, b"", [0, 2, *(fields if type(fields) is list else [])]), _BASE)
         if type(fields) in (str, bytes):
             header.unpack_id(fields)
 

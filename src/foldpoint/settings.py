@@ -34,8 +34,10 @@ class Settings(BaseSettings):
     window: Annotated[int, Field(ge=2, le=1024)] = Field(
         64, description="events after the last sealed segment before a writer seals (design: K)"
     )
-    snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
-        0.25, description="a snapshot is taken when the log since the last one reaches this share of its size"
+    snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None,
+        description="a snapshot is taken when the log since the last one reaches this share of its size; by default a "
+        "quarter, and a tenth where the one before goes at once (SQLite)",
     )
     grace: Annotated[float, Field(ge=0)] = Field(
         600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it"

@@ -21,18 +21,21 @@ from foldpoint.codecs.event import (
     FILLER_PAYLOAD,
     WRITES,
     Base,
+    Event,
+    Fold,
+    Folded,
     builds_on,
     check_of,
     copied,
     encode_checkpoint,
     encode_writes,
-    fold_checkpoint,
     fold_state,
     fold_writes,
     folded_of,
     is_plain,
     unpack_event,
 )
+from foldpoint.codecs.header import names_of
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Write
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, pack, unpack
@@ -47,9 +50,15 @@ def no_writes(seq: int) -> list[Write]:
     raise AssertionError(f"writes of {seq} were asked for")
 
 
+def folded_with(event: Event, base: Folded | None) -> Folded:
+    fold = Fold(base)
+    fold.add(event)
+    return fold.folded()
+
+
 def based_on(seq: int, checkpoint: Checkpoint, writes: Sequence[tuple[int, list[Write]]] = ()) -> Base:
     """What a child of `checkpoint`, put at `seq`, may refer to."""
-    folded = fold_checkpoint(unpack_event(seq, encode_checkpoint(seq, checkpoint, None)), None)
+    folded = folded_with(unpack_event(seq, encode_checkpoint(seq, checkpoint, None)), None)
     state = {name: Stored(value.type, Rope(value.data)) for name, value in checkpoint.channels.items()}
     return Base(folded, lambda: state, lambda: list(writes))
 
@@ -59,12 +68,12 @@ def through(seq: int, checkpoint: Checkpoint, base: Base | None) -> Checkpoint:
     event = unpack_event(seq, encode_checkpoint(seq, checkpoint, base))
     assert (event.kind, event.checkpoint_id) == (CHECKPOINT, checkpoint.header.id)
     assert event.base == (base.folded.seq if base else None)
-    folded = fold_checkpoint(event, base.folded if base else None)
+    folded = folded_with(event, base.folded if base else None)
     own = copied(checkpoint)
     assert own is not None
     assert exact(folded_of(seq, own)) == exact(folded)
     writes_at = dict(base.writes()).__getitem__ if base else no_writes
-    state = fold_state(event, folded, base, writes_at)
+    state = fold_state(event, names_of(folded.header.channel_versions), base.channels if base else None, writes_at)
     channels = {name: Value(stored.type, bytes(stored.data)) for name, stored in state.items()}
     return Checkpoint(folded.header, channels, folded.labels, folded.metadata, folded.carried)
 
@@ -74,7 +83,7 @@ def writes_through(seq: int, checkpoint_id: str, writes: list[Write], base: Base
     assert event.kind == WRITES
     own = base is not None and base.folded.header.id == checkpoint_id
     assert event.checkpoint_id == (None if own else checkpoint_id)
-    return fold_writes(event, base, dict(base.writes()).__getitem__ if base else no_writes)
+    return fold_writes(event, base.channels if base else None, dict(base.writes()).__getitem__ if base else no_writes)
 
 
 def assert_same(got: Checkpoint, put: Checkpoint) -> None:
@@ -171,6 +180,22 @@ def test_large_values_come_back_wherever_they_stood_before(data: st.DataObject, 
     assert writes_through(20, old.header.id, [own], base) == [own]
 
 
+@given(st.data(), checkpoints)
+def test_a_chain_folds_at_once_to_what_it_folds_to_one_by_one(data: st.DataObject, old: Checkpoint) -> None:
+    at_once, base, put = Fold(None), None, old
+    for seq in range(1, data.draw(st.integers(2, 5))):
+        payload = encode_checkpoint(seq, put, base)
+        at_once.add(unpack_event(seq, payload))
+        folded = folded_with(unpack_event(seq, payload), base.folded if base else None)
+        assert names_of(at_once.versions) == [*put.header.channel_versions]
+        channels = {name: Stored(value.type, Rope(value.data)) for name, value in put.channels.items()}
+        base = Base(folded, lambda channels=channels: channels)  # type: ignore[misc]
+        put = data.draw(successors(put))
+    assert base is not None
+    assert exact(at_once.folded()) == exact(base.folded)
+    assert exact(at_once.folded()) == exact(base.folded)  # asked again
+
+
 @given(st.data(), st.none() | checkpoints, ids, ids, texts)
 def test_writes_come_back(
     data: st.DataObject, old: Checkpoint | None, checkpoint_id: str, task_id: str, task_path: str
@@ -251,7 +276,7 @@ def test_a_copy_that_does_not_lie_in_what_it_refers_to_is_refused(copy: list[Any
 
     def copied(body: list[Any]) -> bytes:
         fields[5] = [["m", body, None, None, [-1]]]
-        [write] = fold_writes(unpack_event(9, pack(fields)), base, dict(base.writes()).__getitem__)
+        [write] = fold_writes(unpack_event(9, pack(fields)), base.channels, dict(base.writes()).__getitem__)
         return write.value.data
 
     assert copied([1, 2]) == b"bc"
@@ -286,12 +311,12 @@ _WRITES = encode_writes(
 def fold_any(payload: bytes) -> None:
     event = unpack_event(2, payload)
     if event.kind == CHECKPOINT:
-        folded = fold_checkpoint(event, _BASE.folded)
-        state = fold_state(event, folded, _BASE, no_writes)
+        folded = folded_with(event, _BASE.folded)
+        state = fold_state(event, names_of(folded.header.channel_versions), _BASE.channels, no_writes)
         values = [Value(stored.type, bytes(stored.data)) for stored in state.values()]
         values += [folded.metadata] if folded.metadata else []
     else:
-        values = [write.value for write in fold_writes(event, _BASE, no_writes)]
+        values = [write.value for write in fold_writes(event, _BASE.channels, no_writes)]
     assert all(type(value.type) is str and type(value.data) is bytes for value in values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +12,7 @@ from values import children, edited, exact, headers, ids, mapped, names, scalars
 
 from foldpoint.codecs.header import (
     EMPTY,
-    apply_header,
+    HeaderFold,
     apply_labels,
     diff_header,
     diff_labels,
@@ -20,6 +21,12 @@ from foldpoint.codecs.header import (
 )
 from foldpoint.codecs.model import Header, Scalar
 from foldpoint.codecs.wire import Malformed, pack, unpack
+
+
+def apply_header(old: Header, fields: list[Any]) -> Header:
+    fold = HeaderFold(old)
+    fold.add(fields)
+    return fold.header()
 
 
 def through(old: Header, new: Header) -> Header:

@@ -7,7 +7,7 @@ from pathlib import Path
 from zlib import crc32
 
 from foldpoint.codecs.envelope import EVENT, HEAD, event_content, open_record, seal
-from foldpoint.codecs.event import encode_checkpoint, fold_checkpoint, fold_state, unpack_event
+from foldpoint.codecs.event import Fold, encode_checkpoint, fold_state, unpack_event
 from foldpoint.codecs.head import Head, decode_head, encode_head
 from foldpoint.codecs.model import Checkpoint, Header, Value
 from foldpoint.engine import keys
@@ -37,10 +37,12 @@ def test_the_event_reads_as_the_page_says() -> None:
     depth, at = opened.depth()
     event = unpack_event(1, opened.inflate(skip=at))
     assert opened.holds(at, CHECK, b"")
-    folded = fold_checkpoint(event, None)
+    fold = Fold(None)
+    fold.add(event)
+    folded = fold.folded()
     assert depth == 0
     assert (folded.header, folded.labels) == (CHECKPOINT.header, CHECKPOINT.labels)
-    state = fold_state(event, folded, None, lambda seq: [])
+    state = fold_state(event, [*folded.header.channel_versions], None, lambda seq: [])
     assert {name: (value.type, bytes(value.data)) for name, value in state.items()} == {"n": ("msgpack", b"\x07")}
 
 

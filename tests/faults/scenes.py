@@ -49,7 +49,7 @@ class Cluster(MemoryStore):
         return replace(super().capabilities, ordered=False)
 
 
-SETTINGS = Settings(window=4, segment_level=1, compression_level=1, grace=100, ttl=None)
+SETTINGS = Settings(window=4, segment_level=1, compression_level=1, snapshot_ratio=0.25, grace=100, ttl=None)
 
 
 def engine_on(store: RecordStore, clock: MovingClock) -> Engine:

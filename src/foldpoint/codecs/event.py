@@ -3,24 +3,24 @@
 An event is a msgpack array whose first field is its kind. Other events are named by how many sequence numbers they lie
 back, so that equal steps have equal bytes. Layout of the fields: `docs/FORMAT.md`.
 
-Two phases: `unpack` reads what stands in the event alone (its kind, base and checkpoint id); `fold_checkpoint` and
+Two phases: `unpack_event` reads what stands in the event alone (its kind, base and checkpoint id); `Fold` and
 `fold_writes` need what it is based on. A checkpoint's state is folded apart from its header, so that listing and
 filtering touch no value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from foldpoint.codecs import delta as deltas
 from foldpoint.codecs.envelope import CHECK_BYTES
 from foldpoint.codecs.header import (
     EMPTY,
-    apply_header,
+    HeaderFold,
     apply_labels,
     diff_header,
     diff_labels,
@@ -29,7 +29,7 @@ from foldpoint.codecs.header import (
     positions_of,
     unpack_id,
 )
-from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Write
+from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Version, Write
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, compress, decompress, pack, unpack, whole
 
@@ -155,6 +155,17 @@ class Base:
     state: Callable[[], State]
     writes: Callable[[], list[tuple[int, list[Write]]]] = list
 
+    @property
+    def channels(self) -> Channels:
+        return Channels(names_of(self.folded.header.channel_versions), self.state)
+
+
+class Channels(NamedTuple):
+    """The channels of a base as events refer to them: their names by position, and what they hold."""
+
+    names: Sequence[str]
+    state: Callable[[], State]
+
 
 def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> bytes:
     """The payload of `checkpoint` at sequence number `seq`. Raises ValueError for what the format cannot hold."""
@@ -201,6 +212,8 @@ def _apply_metadata(old: Value | None, delta: Any) -> Value | None:
 
 _HEADER = slice(2, 10)
 _LABELS, _METADATA, _CHANGED, _REMOVED, _CARRIED, _END = 10, 11, 12, 13, 14, 15
+_UNFIT = (TypeError, IndexError, KeyError, ValueError, AttributeError, OverflowError)
+"""What fields of another shape than theirs raise where they are used."""
 
 
 def _padded(event: Event) -> list[Any]:
@@ -208,22 +221,47 @@ def _padded(event: Event) -> list[Any]:
     return fields + [None] * (_END - len(fields))
 
 
-def fold_checkpoint(event: Event, base: Folded | None) -> Folded:
-    """The checkpoint without its state. Raises Malformed."""
-    fields = _padded(event)
-    try:
-        return Folded(
-            event.seq,
-            apply_header(base.header if base else EMPTY, fields[_HEADER]),
-            apply_labels(base.labels if base else {}, fields[_LABELS]),
-            _apply_metadata(base.metadata if base else None, fields[_METADATA]),
-            {
-                name: Carried(Value(*seed) if seed else None, tuple(_unpack_whole_write(w) for w in writes))
-                for name, (seed, writes) in (fields[_CARRIED] or {}).items()
-            },
-        )
-    except (TypeError, IndexError, KeyError, ValueError, AttributeError, OverflowError) as error:
-        raise Malformed(f"checkpoint event does not fold: {error!r}") from error
+class Fold:
+    """What a chain of checkpoints adds up to, without their states: of all but the last only what others build upon."""
+
+    def __init__(self, base: Folded | None) -> None:
+        self._header = HeaderFold(base.header if base else EMPTY)
+        self._labels = base.labels if base else {}
+        self._metadata = base.metadata if base else None
+        self._last: tuple[int, Any] = (0, None)
+
+    def add(self, event: Event) -> None:
+        """Take in the checkpoint that follows. Raises Malformed; then this is of no more use."""
+        fields = _padded(event)
+        try:
+            self._header.add(fields[_HEADER])
+            self._labels = apply_labels(self._labels, fields[_LABELS])
+            self._metadata = _apply_metadata(self._metadata, fields[_METADATA])
+            self._last = event.seq, fields[_CARRIED]
+        except _UNFIT as error:
+            raise Malformed(f"checkpoint event does not fold: {error!r}") from error
+
+    @property
+    def versions(self) -> Mapping[str, Version]:
+        """The channel versions of the last checkpoint: by their order events name channels."""
+        return self._header.versions
+
+    def folded(self) -> Folded:
+        """The last checkpoint. Raises Malformed."""
+        seq, carried = self._last
+        try:
+            return Folded(
+                seq,
+                self._header.header(),
+                self._labels,
+                self._metadata,
+                {
+                    name: Carried(Value(*seed) if seed else None, tuple(_unpack_whole_write(w) for w in writes))
+                    for name, (seed, writes) in (carried or {}).items()
+                },
+            )
+        except _UNFIT as error:
+            raise Malformed(f"checkpoint event does not fold: {error!r}") from error
 
 
 def copied(checkpoint: Checkpoint) -> Checkpoint | None:
@@ -253,10 +291,9 @@ def folded_of(seq: int, checkpoint: Checkpoint) -> Folded:
     return Folded(seq, checkpoint.header, checkpoint.labels, checkpoint.metadata, checkpoint.carried)
 
 
-def fold_state(event: Event, folded: Folded, base: Base | None, writes_at: WritesAt) -> dict[str, Stored]:
-    """The channels of the checkpoint that `fold_checkpoint` gave for this event. Raises Malformed."""
+def fold_state(event: Event, names: Sequence[str], base: Channels | None, writes_at: WritesAt) -> dict[str, Stored]:
+    """The channels of a checkpoint. names: of its own, as `names_of` gives them. Raises Malformed."""
     fields = _padded(event)
-    names = names_of(folded.header)
     before: State = base.state() if base else {}
     state = dict(before)
     try:
@@ -304,11 +341,11 @@ def encode_writes(seq: int, checkpoint_id: str, writes: list[Write], base: Base 
     )
 
 
-def fold_writes(event: Event, base: Base | None, writes_at: WritesAt) -> list[Write]:
+def fold_writes(event: Event, base: Channels | None, writes_at: WritesAt) -> list[Write]:
     """Raises Malformed."""
     try:
         _, _, _, task_id, task_path, packed = event.fields
-        names = names_of(base.folded.header) if base else []
+        names = base.names if base else ()
         writes = []
         for at, entry in enumerate(packed):
             name, packed_body, idx, type_, references = entry + [None] * (5 - len(entry))
@@ -360,7 +397,7 @@ def _refer_body(body: bytes, seq: int, base: Base | None, channel: str | None) -
     references = _choose_references(len(body), seq, base, channel)
     if not references:
         return body, None
-    context = _context(references, seq, base, dict(base.writes()).__getitem__)
+    context = _context(references, seq, base.channels, dict(base.writes()).__getitem__)
     frame = compress(body, _REFERENCE_LEVEL, context)
     if len(frame) * _REFERENCE_GAIN > len(body):
         return body, None
@@ -404,7 +441,7 @@ def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> 
     return chosen[::-1]
 
 
-def _body(body: Any, references: Any, seq: int, base: Base | None, writes_at: WritesAt) -> bytes:
+def _body(body: Any, references: Any, seq: int, base: Channels | None, writes_at: WritesAt) -> bytes:
     if references is None:
         return body  # type: ignore[no-any-return]
     context = _context(references, seq, base, writes_at)
@@ -414,16 +451,15 @@ def _body(body: Any, references: Any, seq: int, base: Base | None, writes_at: Wr
     return context[start : start + whole(body[1], len(context) - start)]
 
 
-def _context(references: Iterable[Any], seq: int, base: Base | None, writes_at: WritesAt) -> bytes:
+def _context(references: Iterable[Any], seq: int, base: Channels | None, writes_at: WritesAt) -> bytes:
     parts: list[bytes] = []
-    names = names_of(base.folded.header) if base else []
     for reference in references:
         if type(reference) is int and reference < 0:
             parts.append(_data(writes_at(seq + reference)))
         elif base is None:
             raise Malformed("a reference to a channel, and no base")
         else:
-            channel = names[reference] if type(reference) is int else reference
+            channel = base.names[reference] if type(reference) is int else reference
             parts.append(bytes(base.state()[channel].data))
     return b"".join(parts)
 

@@ -77,19 +77,19 @@ def _differ(old: Any, new: Any) -> bool:
     return pack(old) != pack(new)
 
 
-def apply_map(old: Mapping[str, Any], delta: MapDelta | None, decode: Callable[[str, Any], Any]) -> dict[str, Any]:
-    """The map that `diff_map` was given as `new`."""
+def apply_map(old: dict[str, Any], delta: MapDelta | None, decode: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """The map that `diff_map` was given as `new`; `old` itself if they are equal."""
     if delta is None:
-        return dict(old)
-    changed = delta[0]
-    removed = delta[1] if len(delta) > 1 else []
-    if removed is None:
-        return {key: decode(key, value) for key, value in changed.items()}
-    keys = list(old)
-    gone = {keys[at] for at in removed}
-    result = {key: value for key, value in old.items() if key not in gone} if gone else dict(old)
+        return old
+    changed, result = delta[0], dict(old)
+    names = [*old]
+    if len(delta) > 1:
+        if delta[1] is None:
+            return {key: decode(key, value) for key, value in changed.items()}
+        for at in delta[1]:
+            result.pop(names[at], None)
     for name, value in changed.items():
-        key = keys[name] if type(name) is int else name
+        key = names[name] if type(name) is int else name
         result[key] = decode(key, value)
     return result
 
@@ -119,7 +119,7 @@ def diff_labels(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> MapDelt
     return diff_map(old, new, lambda key, value: _relative(_whole(old.get(key)), value))
 
 
-def apply_labels(old: Mapping[str, Scalar], delta: MapDelta | None) -> dict[str, Scalar]:
+def apply_labels(old: dict[str, Scalar], delta: MapDelta | None) -> dict[str, Scalar]:
     return apply_map(old, delta, lambda key, value: _absolute(_whole(old.get(key)), value))
 
 
@@ -187,24 +187,24 @@ def _absolute_seen(new: Header, top: int) -> dict[str, Any]:
     }
 
 
-def _apply_seen(old: Header, delta: MapDelta | None, top: int) -> dict[str, dict[str, Version]]:
+def _apply_seen(old: dict[str, dict[str, Version]], delta: MapDelta | None, top: int) -> dict[str, dict[str, Version]]:
     whole = delta is not None and len(delta) > 1 and delta[1] is None
 
     def inner(node: str, seen: MapDelta | None) -> dict[str, Version]:
-        base = {} if whole else old.versions_seen.get(node, {})
+        base = {} if whole else old.get(node, {})
         return apply_map(base, seen, lambda _, version: _absolute(top, version))
 
-    return apply_map(old.versions_seen, delta, inner)
+    return apply_map(old, delta, inner)
 
 
-def names_of(header: Header) -> list[str]:
-    """The channels that an event may name by position."""
-    return list(header.channel_versions)
+def names_of(versions: Mapping[str, Version]) -> list[str]:
+    """The channels that an event may name by position, from its channel versions."""
+    return [*versions]
 
 
 def positions_of(header: Header, wanted: Collection[str]) -> dict[str, int]:
     """By which position an event names each of the `wanted` channels that has one."""
-    names = names_of(header)
+    names = names_of(header.channel_versions)
     if len(wanted) > _FEW:
         return {name: at for at, name in enumerate(names)}
     return {name: names.index(name) for name in wanted if name in header.channel_versions}
@@ -230,20 +230,45 @@ def diff_header(old: Header, new: Header) -> list[Any]:
     ]
 
 
-def apply_header(old: Header, fields: list[Any]) -> Header:
-    """The header that `diff_header` was given as `new`."""
-    packed_id, parent, ts, versions, seen, updated, v, extra = fields
-    top = _top(old.channel_versions)
-    checkpoint_id = unpack_id(packed_id)
-    channel_versions = apply_map(old.channel_versions, versions, lambda _, version: _absolute(top, version))
-    names = list(channel_versions)
-    return Header(
-        id=checkpoint_id,
-        parent=old.id if parent is True else (parent if parent is None else unpack_id(parent)),
-        v=old.v if v is None else v,
-        ts=_unpack_time(ts, checkpoint_id),
-        channel_versions=channel_versions,
-        versions_seen=_apply_seen(old, seen, top),
-        updated_channels=updated if updated is None else [names[n] if type(n) is int else n for n in updated],
-        extra=old.extra if extra is None else (Value(*extra) if extra else None),
-    )
+class HeaderFold:
+    """A header, and what the deltas of one checkpoint after another make of it.
+
+    Of each only what the next one builds upon is unpacked.
+    """
+
+    def __init__(self, base: Header) -> None:
+        self.versions: dict[str, Version] = base.channel_versions
+        self._seen = base.versions_seen
+        self._v, self._extra = base.v, base.extra
+        self._id: Any = base.id
+        self._parent: Any = base.parent
+        self._ts: Any = base.ts
+        self._updated: Any = base.updated_channels
+
+    def add(self, fields: list[Any]) -> None:
+        """Take in what `diff_header` gave. The maps that were there stay as they are."""
+        packed_id, parent, self._ts, versions, seen, self._updated, v, extra = fields
+        top = _top(self.versions)
+        self._parent = self._id if parent is True else parent
+        self._id = packed_id
+        self.versions = apply_map(self.versions, versions, lambda _, version: _absolute(top, version))
+        self._seen = _apply_seen(self._seen, seen, top)
+        if v is not None:
+            self._v = v
+        if extra is not None:
+            self._extra = Value(*extra) if extra else None
+
+    def header(self) -> Header:
+        """The header that `diff_header` was given last as `new`."""
+        names, updated = [*self.versions], self._updated
+        checkpoint_id = unpack_id(self._id)
+        return Header(
+            id=checkpoint_id,
+            parent=None if self._parent is None else unpack_id(self._parent),
+            v=self._v,
+            ts=_unpack_time(self._ts, checkpoint_id),
+            channel_versions=self.versions,
+            versions_seen=self._seen,
+            updated_channels=None if updated is None else [names[n] if type(n) is int else n for n in updated],
+            extra=self._extra,
+        )

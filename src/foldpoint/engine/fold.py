@@ -8,7 +8,7 @@ the index is negative.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,17 +17,19 @@ from foldpoint.codecs.event import (
     CHECKPOINT,
     FILLER,
     Base,
+    Channels,
     Event,
+    Fold,
     Folded,
     builds_on,
     check_of_all,
-    fold_checkpoint,
     fold_state,
     fold_writes,
     is_plain,
     unpack_event,
 )
-from foldpoint.codecs.model import Stored, Value, Write
+from foldpoint.codecs.header import names_of
+from foldpoint.codecs.model import Stored, Value, Version, Write
 from foldpoint.codecs.segment import Told
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
@@ -133,6 +135,7 @@ class Slice:
         self.earlier = earlier or Nothing(epoch)
         self._writes_of: dict[str, list[int]] = {}
         self._folded: dict[int, Folded] = {}
+        self._versions: dict[int, Mapping[str, Version]] = {}
         self._states: dict[int, State] = {}
         self._recent: dict[int, State] = {}
         self._unpacked: list[int] = []
@@ -172,7 +175,10 @@ class Slice:
         self._writes_of.setdefault(checkpoint_id, []).append(event.seq)
 
     def latest(self) -> Entry | None:
-        return self.find(self.latest_id) if self.checkpoints else None
+        if not self.checkpoints:
+            return None
+        self._fold(self.checkpoints[self.latest_id], between=False)
+        return self.find(self.latest_id)
 
     def about(self, seq: int) -> str | None:
         """The checkpoint id that the event at `seq` is about, without folding a header; None for a filler."""
@@ -281,6 +287,12 @@ class Slice:
         return Base(folded, lambda: self.state(seq), lambda: self.writes_events(folded.header.id))
 
     def folded(self, seq: int) -> Folded:
+        if seq not in self._folded:
+            self._fold(seq, between=True)
+        return self._folded[seq]
+
+    def _fold(self, seq: int, *, between: bool) -> None:
+        """Remember what the checkpoint at `seq` folds to; `between`: and those on the way there, for who walks back."""
         chain: list[Event] = []
         at: int | None = seq
         while at is not None and at not in self._folded:
@@ -290,13 +302,20 @@ class Slice:
                 break
             chain.append(self._checkpoint(event))
             at = event.base
+        fold = Fold(None if at is None else self._folded[at])
         for event in reversed(chain):
-            base = None if event.base is None else self._folded[event.base]
             try:
-                self._folded[event.seq] = fold_checkpoint(event, base)
+                fold.add(event)
+                if between or event.seq == seq:
+                    self._folded[event.seq] = fold.folded()
             except Malformed as error:
                 raise self._corrupt(event.seq, error) from error
-        return self._folded[seq]
+            self._versions[event.seq] = fold.versions
+
+    def _names(self, seq: int) -> list[str]:
+        """The channels of the checkpoint at `seq` as events name them by position."""
+        versions = self._versions.get(seq)
+        return names_of(self.folded(seq).header.channel_versions if versions is None else versions)
 
     def state(self, seq: int) -> State:
         """The channels of the checkpoint at `seq`. The dict is shared: do not change it."""
@@ -314,16 +333,16 @@ class Slice:
                 break
             chain.append(self._checkpoint(event))
             at = event.base
+        base = None if at is None else Channels(self._names(at), lambda state=state: state)  # type: ignore[misc]
         for position, event in enumerate(reversed(chain)):
-            base = None
-            if event.base is not None:
-                base = Base(self.folded(event.base), lambda state=state: state)  # type: ignore[misc]
+            names = self._names(event.seq)
             try:
-                state = fold_state(event, self.folded(event.seq), base, self.writes)
+                state = fold_state(event, names, base, self.writes)
             except Malformed as error:
                 raise self._corrupt(event.seq, error) from error
             if position % _STATE_STRIDE == _STATE_STRIDE - 1:
                 self._states[event.seq] = state
+            base = Channels(names, lambda state=state: state)  # type: ignore[misc]
         self._recent.pop(seq, None)
         self._recent[seq] = state
         while len(self._recent) > _RECENT_STATES:
@@ -365,6 +384,7 @@ class Slice:
         """Drop what was folded of checkpoints but of `keep`, and of its base, from which it can be folded."""
         wanted = (keep, self.events[keep].base)
         self._folded = {seq: self._folded[seq] for seq in wanted if seq is not None and seq in self._folded}
+        self._versions.clear()
 
     def payload(self, seq: int) -> bytes:
         """The payload as it was logged (a snapshot's is another), b"" for a filler."""
@@ -380,12 +400,15 @@ class Slice:
                 return self.earlier.writes(seq)
             if event.kind in (CHECKPOINT, FILLER):
                 raise CorruptRecord(keys.event(self.epoch, seq), "referred to as writes, and is something else")
-            base = None if event.base is None else self.base(event.base)
+            base = None if event.base is None else self._channels(event.base)
             try:
                 self._writes[seq] = fold_writes(event, base, self.writes)
             except Malformed as error:
                 raise self._corrupt(seq, error) from error
         return self._writes[seq]
+
+    def _channels(self, seq: int) -> Channels:
+        return Channels(self._names(seq), lambda: self.state(seq))
 
     def _checkpoint(self, event: Event) -> Event:
         if event.kind != CHECKPOINT:
