@@ -362,11 +362,23 @@ class TestTogether:
 
     def test_one_that_fails_does_not_take_the_others_with_it(self, store: SqliteStore) -> None:
         good = [lambda n=n: store.create([(b"%d" % n, b"v")], ttl=None) for n in range(4)]
-        made = self.waiting(store, [*good, lambda: store._file.together(lambda db: db.execute("no SQL"))])
+        made = self.waiting(
+            store, [*good, lambda: store._file.together(lambda db: db.execute("no SQL"), size=0, single=True)]
+        )
         assert [one.result() for one in made[:4]] == [[True]] * 4
         with pytest.raises(StoreUnavailable, match="syntax"):
             made[4].result()
         assert sorted(store.keys()) == [b"0", b"1", b"2", b"3"]
+
+    @pytest.mark.parametrize(("size", "count", "single"), [(200, 1, True), (5000, 1, False), (200, 2, False)])
+    def test_a_small_record_alone_is_one_statement(
+        self, store: SqliteStore, size: int, count: int, single: bool
+    ) -> None:
+        seen: list[str] = []
+        with store._file._writer.connection() as db:
+            db.set_trace_callback(seen.append)
+        assert store.create(random_records(count, size), ttl=None) == [True] * count
+        assert (len(seen), any("BEGIN" in one for one in seen)) == ((1, False) if single else (len(seen), True))
 
     def test_one_that_waited_too_long_is_not_done_later(self, path: Path) -> None:
         store = SqliteStore(path, busy_timeout=0.05)

@@ -88,7 +88,11 @@ class SqliteStore:
         expires, now = self._expiry(ttl), self._clock()
         if not records:
             return []
-        return self._file.together(lambda db: [_create_one(db, key, value, expires, now) for key, value in records])
+        return self._file.together(
+            lambda db: [_create_one(db, key, value, expires, now) for key, value in records],
+            size=sum(len(value) for _, value in records),
+            single=len(records) == 1 and _is_inline(*records[0]),
+        )
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         now = self._clock()
@@ -196,13 +200,17 @@ class SqliteStore:
 
 
 def _create_one(db: sqlite3.Connection, key: bytes, value: bytes, expires: int | None, now: float) -> bool:
-    """REQUIRES a write transaction: it looks before it inserts."""
+    """REQUIRES a write transaction unless the record is inline: it looks before it inserts."""
     stored: bytes | int | None = value
-    if len(key) + len(value) > INLINE_BYTES:
+    if not _is_inline(key, value):
         if db.execute(f"SELECT 1 FROM log WHERE key = ? AND {_LIVE}", (key, now)).fetchone():
             return False
         stored = db.execute("INSERT INTO large(body) VALUES (?)", (value,)).lastrowid
     return db.execute(_CREATE, (key, stored, expires, now)).rowcount == 1
+
+
+def _is_inline(key: bytes, value: bytes) -> bool:
+    return len(key) + len(value) <= INLINE_BYTES
 
 
 def _chunks(items: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -37,6 +37,8 @@ WAL_PAGES = 128
 """The write-ahead log begins anew about every so many pages: a few hundred KB stand beside the file, not two MB."""
 WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
+WAL_UNSEEN = MIB
+PAGES_TOUCHED = 4  # by a small write
 CHECKPOINT_PATIENCE = 1.0  # seconds
 MOST_TRIMMED = 2048  # pages
 TRIM_PATIENCE = 0.1  # seconds
@@ -75,6 +77,7 @@ class SqliteFile:
         self._synchronous = synchronous
         self._identity: tuple[int, int] | None = None  # device and inode, once the file was opened
         self._wal_limit = WAL_LIMIT
+        self._unseen = 0  # bytes written since the log was looked at, about
         self._trim_after = 0.0  # monotonic seconds
         self._write_lock = threading.Lock()
         self._waiting: deque[_Request] = deque()
@@ -99,12 +102,13 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
 
-    def together(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def together(self, work: Callable[[sqlite3.Connection], T], *, size: int, single: bool) -> T:
         """What `work` gives, done in a write transaction that is durable when this returns.
 
-        It may be shared with other threads that wait for one: the disk is asked once for all of them.
+        It may be shared with other threads that wait for one: the disk is asked once for all of them. size: bytes that
+        are written. single: it is one statement, which alone is a transaction.
         """
-        request = _Request(work)
+        request = _Request(work, size, single)
         self._waiting.append(request)
         try:
             with self._turn():
@@ -120,8 +124,7 @@ class SqliteFile:
     def _commit(self, requests: list[_Request]) -> None:
         """REQUIRES the turn. One that fails does not take the others with it."""
         try:
-            with self._transaction() as db:
-                answers = [request.work(db) for request in requests]
+            answers = self._answers(requests)
         except StoreUnavailable as error:
             if len(requests) == 1:
                 requests[0].settle(error=error)
@@ -138,6 +141,18 @@ class SqliteFile:
             for request, answer in zip(requests, answers, strict=True):
                 request.settle(answer)
 
+    def _answers(self, requests: list[_Request]) -> list[Any]:
+        """REQUIRES the turn. At each statement other threads are let in, and waited for: so one does not make three."""
+        size = sum(request.size for request in requests)
+        if len(requests) > 1 or not requests[0].single:
+            with self._transaction(size=size) as db:
+                return [request.work(db) for request in requests]
+        with self._connection(self._writer) as db:
+            self._check_identity()
+            answer = _done_when_free(lambda: requests[0].work(db), self._busy_timeout)
+            self._trim_wal(db, size)
+            return [answer]
+
     @contextmanager
     def writing(self, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
         """A write transaction; an error leaves nothing of it.
@@ -148,8 +163,8 @@ class SqliteFile:
             yield db
 
     @contextmanager
-    def _transaction(self, lasting: bool = True) -> Iterator[sqlite3.Connection]:
-        """REQUIRES the turn."""
+    def _transaction(self, lasting: bool = True, size: int = WAL_UNSEEN) -> Iterator[sqlite3.Connection]:
+        """REQUIRES the turn. size: bytes that are written, or as many as need a look at the log."""
         with self._connection(self._writer) as db:
             self._check_identity()
             if not lasting:
@@ -159,7 +174,7 @@ class SqliteFile:
             db.execute("COMMIT")
             if not lasting:
                 self._ask_disk(db, lasting=True)
-            self._trim_wal(db)
+            self._trim_wal(db, size)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -244,8 +259,15 @@ class SqliteFile:
         self._pool.renew()
         self._writer.renew()
 
-    def _trim_wal(self, db: sqlite3.Connection) -> None:
-        """Truncate a log that readers kept from being reused. What was committed stays so if this fails."""
+    def _trim_wal(self, db: sqlite3.Connection, written: int) -> None:
+        """Truncate a log that readers kept from being reused. What was committed stays so if this fails.
+
+        written: bytes. The log is looked at now and then: to ask for its size takes a tenth of a write.
+        """
+        self._unseen += written + PAGES_TOUCHED * PAGE_SIZE
+        if self._unseen < WAL_UNSEEN:
+            return
+        self._unseen = 0
         size = _size(self._wal_name)
         if size <= self._wal_limit:
             return
@@ -304,8 +326,10 @@ class SqliteFile:
 class _Request:
     """Something to be written, and what came of it."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], Any], size: int, single: bool) -> None:
         self.work = work
+        self.size = size
+        self.single = single
         self.done = False
         self._answer: Any = None
         self._error: StoreUnavailable | None = None
@@ -417,10 +441,14 @@ def _use_wal(db: sqlite3.Connection, path: Path, patience: float) -> None:
 
 def _when_free(db: sqlite3.Connection, statement: str, patience: float) -> sqlite3.Cursor:
     """Execute `statement`, again and again for `patience` seconds while the file is locked."""
+    return _done_when_free(lambda: db.execute(statement), patience)
+
+
+def _done_when_free(call: Callable[[], T], patience: float) -> T:
     deadline = time.monotonic() + patience
     while True:
         try:
-            return db.execute(statement)
+            return call()
         except sqlite3.OperationalError as error:
             if not is_busy(error) or time.monotonic() >= deadline:
                 raise
