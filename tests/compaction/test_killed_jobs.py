@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.compaction import fill, killed_and_restarted, lost, unsealed, writers
 
-THREADS, CHECKPOINTS, LIVE = 800, 2, 10
+THREADS, CHECKPOINTS, LIVE = 2400, 2, 10
 
 
 def test_a_job_killed_three_times_beside_writers_ends_complete_and_nothing_is_lost(tmp_path: Path) -> None:
