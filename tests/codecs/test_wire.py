@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import tracemalloc
 from typing import Any
 
@@ -116,6 +117,46 @@ def test_every_truncation_of_a_frame_is_malformed() -> None:
     for size in range(len(frame)):
         with pytest.raises(Malformed):
             decompress(frame[:size])
+
+
+def with_a_dictionary(frame: bytes, context: bytes) -> bytes | None:
+    """What zstandard makes of a frame by a decompressor of its own; None if it is damaged."""
+    dictionary = zstandard.ZstdCompressionDict(context, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    decoder = zstandard.ZstdDecompressor(dict_data=dictionary, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
+    try:
+        claimed = zstandard.get_frame_parameters(frame, format=zstandard.FORMAT_ZSTD1_MAGICLESS).content_size
+        if claimed > len(frame) << 15:
+            return None
+        content = decoder.decompress(frame, max_output_size=claimed, allow_extra_data=False)
+    except zstandard.ZstdError:
+        return None
+    return content if len(content) == claimed else None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_frame_reads_after_its_context_as_with_a_dictionary_whatever_was_done_to_it(seed: int) -> None:
+    rng = random.Random(seed)
+    words = [rng.randbytes(rng.randint(1, 40)) for _ in range(60)]
+    read = 0
+    for _ in range(1500):
+        context = b"".join(rng.choices(words, k=rng.randint(8, 900)))
+        data = b"".join(rng.choices(words, k=rng.randint(0, 120))) if rng.random() < 0.9 else bytes(rng.randrange(9000))
+        frame = bytearray(compress(data, rng.choice([1, 3, 9]), context))
+        change = rng.choice(["none", "flip", "flip the header", "cut", "add"])
+        if change.startswith("flip"):
+            frame[rng.randrange(12 if change != "flip" else len(frame)) % len(frame)] ^= 1 << rng.randrange(8)
+        elif change == "cut":
+            del frame[rng.randrange(len(frame)) :]
+        elif change == "add":
+            frame += rng.randbytes(rng.randint(1, 6))
+        expected = with_a_dictionary(bytes(frame), context)
+        if expected is None:
+            with pytest.raises(Malformed):
+                decompress(bytes(frame), context)
+        else:
+            assert decompress(bytes(frame), context) == expected
+            read += 1
+    assert read > 300
 
 
 @given(st.binary(max_size=100), st.binary(max_size=20))

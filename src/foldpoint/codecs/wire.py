@@ -17,9 +17,18 @@ _MOST_PER_BYTE = 1 << 15
 """No zstd frame holds more per byte: its blocks are of at most 128 KiB, and take four bytes at least."""
 
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
+_MAGIC = bytes.fromhex("28b52ffd")  # what the frames of `compress` begin with elsewhere
+_LONGEST_HEADER = 14
+_LAST, _REPEATED_BYTE = 1, 1  # of a block's header: a flag, and a kind
 _SMALL = 16 * 1024
+_LEAST_CONTEXT = 8
+"""Shorter dictionaries are refused by zstd; they could not pay anyway."""
 _FRUGAL_LEVEL, _TABLE_LOG = 12, 17
 """Up to this level tables are of at most 2^17 entries: that costs half a percent of the size and saves time."""
+
+
+_spare_decoders: list[zstandard.ZstdDecompressor] = []
+"""Each is used by one thread at a time."""
 
 
 class Malformed(ValueError):
@@ -43,8 +52,7 @@ def unpack(data: bytes) -> Any:
 
 
 def _dictionary(context: bytes) -> zstandard.ZstdCompressionDict | None:
-    # Shorter dictionaries are refused by zstd; they could not pay anyway.
-    if len(context) < 8:
+    if len(context) < _LEAST_CONTEXT:
         return None
     return zstandard.ZstdCompressionDict(context, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
@@ -87,14 +95,19 @@ def compress(data: bytes, level: int, context: bytes = b"") -> bytes:
 def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> bytes:
     """The content of a frame of `compress`; Malformed if it is damaged or claims more than `limit` bytes."""
     try:
-        size = zstandard.get_frame_parameters(frame, format=_FORMAT).content_size
+        claimed = zstandard.get_frame_parameters(frame, format=_FORMAT)
+        size = claimed.content_size
         if size == zstandard.CONTENTSIZE_UNKNOWN or size > min(limit, len(frame) * _MOST_PER_BYTE):
             raise Malformed(f"frame of {len(frame)} bytes claims {size}, at most {limit} are accepted")
-        decoder = zstandard.ZstdDecompressor(
-            dict_data=_dictionary(context), format=_FORMAT, max_window_size=max(1 << 10, _window(frame))
-        )
-        # A frame that holds less than it claims must not read as success.
-        content = decoder.decompress(frame, max_output_size=size, allow_extra_data=False)
+        small = 0 < size <= _SMALL - len(context)
+        if small and len(context) >= _LEAST_CONTEXT and _is_whole(frame):
+            content = _decompress_after(frame, context)
+        else:
+            decoder = zstandard.ZstdDecompressor(
+                dict_data=_dictionary(context), format=_FORMAT, max_window_size=max(1 << 10, claimed.window_size)
+            )
+            # A frame that holds less than it claims must not read as success.
+            content = decoder.decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Malformed(f"not a zstd frame: {error}") from error
     if len(content) != size:
@@ -102,8 +115,32 @@ def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> 
     return content
 
 
-def _window(frame: bytes) -> int:
-    return zstandard.get_frame_parameters(frame, format=_FORMAT).window_size
+def _decompress_after(frame: bytes, context: bytes) -> bytes:
+    """As with a dictionary, which is one decompressor's for good, and to make one takes ten times as long as to use it.
+
+    Of a chain of frames each is read after the content of the one before, so the context is made a frame.
+    """
+    try:
+        decoder = _spare_decoders.pop()
+    except IndexError:
+        decoder = zstandard.ZstdDecompressor()
+    size = len(context)
+    stored = _MAGIC + b"\xa0" + size.to_bytes(4, "little") + (size << 3 | _LAST).to_bytes(3, "little") + context
+    content: bytes = decoder.decompress_content_dict_chain([stored, _MAGIC + frame])
+    _spare_decoders.append(decoder)
+    return content
+
+
+def _is_whole(frame: bytes) -> bool:
+    """Whether the last block of a frame without a checksum ends where its bytes do: in a chain nobody looks."""
+    at = zstandard.frame_header_size(_MAGIC + frame[:_LONGEST_HEADER]) - len(_MAGIC)
+    block = 0
+    while not block & _LAST:
+        block = int.from_bytes(frame[at : at + 3], "little")
+        at += 3 + (1 if block >> 1 & 3 == _REPEATED_BYTE else block >> 3)
+        if at > len(frame):
+            return False
+    return at == len(frame)
 
 
 def whole(value: Any, most: int) -> int:
