@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -67,3 +68,20 @@ def test_a_writer_that_loses_the_race_to_seal_a_full_window_goes_on_in_the_next(
     [head] = late.heads("t")
     assert (head.segments, head.sealed) == (1, 4)
     assert numbers(late) == [*reversed(range(6))]
+
+
+def snapshot_bytes(*, idle: bool) -> int:
+    engine = Engine(MemoryStore(), Settings(window=64, snapshot_ratio=0.001))
+    text = "".join(f"{n} {n * n % 1009} " for n in range(20_000))
+    for n in range(20):
+        engine.put("t", "", numbered(n, text=text, noise=random.Random(n).randbytes(3000).hex()))
+    log = engine.reader("t", "")
+    assert log.seal(idle=idle)
+    [head] = engine.heads("t")
+    assert head.snapshot is not None
+    assert numbers(Engine(engine.store)) == [*reversed(range(20))]
+    return head.snapshot_bytes
+
+
+def test_a_snapshot_of_an_idle_thread_is_made_smaller() -> None:
+    assert snapshot_bytes(idle=True) < snapshot_bytes(idle=False)

@@ -114,7 +114,7 @@ class _Running:
         """How many events were sealed since this log was read, by whomever."""
         known = self.log.view or self.log.load()
         before = known.head.sealed if known else 0
-        self.log.seal()
+        self.log.seal(idle=self._plan.idle)
         return max(0, self.log.view.head.sealed - before) if self.log.view else 0
 
     def _export(self, url: str) -> None:

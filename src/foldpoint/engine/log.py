@@ -367,11 +367,11 @@ class Log:
 
     # -- sealing -------------------------------------------------------------------------------------------------------
 
-    def seal(self, *, until_room: bool = False) -> bool:
+    def seal(self, *, until_room: bool = False, idle: bool = False) -> bool:
         """Seal every event of the tail into a segment, with a snapshot where one is due; True if this moved the head.
 
         Safe beside writers and other sealers. until_room: not if a number is free by now. Writers that find the window
-        full at once would else seal what little came since, and lose to each other again.
+        full at once would else seal what little came since, and lose to each other again. idle: as for `advance`.
         """
         for _ in range(_ATTEMPTS):
             view = self.load()
@@ -379,7 +379,7 @@ class Log:
                 return False
             try:
                 self.fill(view, view.last)
-                sealed = self.sealer.advance(view)
+                sealed = self.sealer.advance(view, idle=idle)
             except CorruptRecord as error:
                 self.recover(error)
                 continue

@@ -34,8 +34,11 @@ class Sealer:
         self.settings = settings
         self.clock = clock
 
-    def advance(self, view: View) -> View:
-        """Write the segment that follows `sealed`, and a snapshot if one is due: the view once its head is swapped."""
+    def advance(self, view: View, *, idle: bool = False) -> View:
+        """Write the segment that follows `sealed`, and a snapshot if one is due: the view once its head is swapped.
+
+        idle: no more may come, so the snapshot is made as small as what stays.
+        """
         segment, size = self._write_segment(view)
         # One that another sealer wrote may hold events that this view has not seen, and the head will say they are
         # sealed: a snapshot without them would hide them.
@@ -50,7 +53,7 @@ class Sealer:
         )
         slice_ = view.slice
         if self._snapshot_due(head):
-            head, slice_ = self._snapshot(head, view)
+            head, slice_ = self._snapshot(head, view, idle)
         if head.mark == head.cleaned:
             head = replace(head, mark=head.superseded, marked_at=int(self.clock.now()))
         return replace(view, head=head, slice=slice_, last=max(view.last, head.sealed))
@@ -90,15 +93,15 @@ class Sealer:
         weight = self.settings.snapshot_ratio + (0 if head.snapshot else 1)
         return since > MAX_SEGMENTS or head.logged >= weight * head.snapshot_bytes
 
-    def _snapshot(self, head: Head, view: View) -> tuple[Head, Slice]:
+    def _snapshot(self, head: Head, view: View, idle: bool) -> tuple[Head, Slice]:
         """With a snapshot of everything sealed, unless the first one would hardly be smaller than the log itself."""
         snapshot = snapshot_events(view.slice, head.sealed)
         content = encode_snapshot(snapshot)
-        codec, body = deflate(content, self.settings.compression_level)
+        codec, body = deflate(content, self.settings.segment_level if idle else self.settings.compression_level)
         if head.snapshot is None and not self._snapshot_due(replace(head, snapshot_bytes=len(body))):
             return replace(head, snapshot_bytes=len(body)), view.slice
         kept = head.kept_logged >= KEPT_RATIO * len(body)
-        if kept:
+        if kept and not idle:
             codec, body = deflate(content, self.settings.segment_level)
         head = self._write_snapshot(head, codec, body, kept)
         return head, self._restart(view, head, snapshot)
