@@ -34,8 +34,10 @@ class Settings(BaseSettings):
     window: Annotated[int, Field(ge=2, le=1024)] = Field(
         64, description="events after the last sealed segment before a writer seals (design: K)"
     )
-    snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
-        0.1, description="a snapshot is taken when the log since the last one reaches this share of its size"
+    snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None,
+        description="a snapshot is taken when the log since the last one reaches this share of its size; by default a "
+        "quarter, and a tenth where the one before goes at once (SQLite)",
     )
     grace: Annotated[float, Field(ge=0)] = Field(
         600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it"
@@ -45,10 +47,10 @@ class Settings(BaseSettings):
         description="memory for the last state of active streams, least recently used first out; savers take half "
         "of it more, for messages as they were last written or read",
     )
-    compression_level: Annotated[int, Field(ge=1, le=22)] = Field(
-        3, description="zstd level of what is soon superseded: events, and snapshots but those kept for history"
+    compression_level: Annotated[int, Field(ge=1, le=22)] = Field(3, description="zstd level of single events")
+    segment_level: Annotated[int, Field(ge=1, le=22)] = Field(
+        9, description="zstd level of segments, and of snapshots but those that the next one replaces at once"
     )
-    segment_level: Annotated[int, Field(ge=1, le=22)] = Field(9, description="zstd level of segments, kept snapshots")
     fast_encoding: bool = Field(
         True, description="serialize messages, and find those that did not change, without pydantic; same bytes"
     )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import aerospike_server as servers
 import pytest
@@ -390,30 +389,6 @@ def test_a_merged_segment_that_a_crash_left_of_a_lost_future_is_not_taken_over()
     unharmed.put(8, 40, value="other")
     assert stream.contents() == unharmed.contents()
     whole(stream)
-
-
-def test_earlier_snapshots_go_at_once_and_any_head_that_a_crash_brings_back_reads_as_it_did() -> None:
-    stream = Stream()
-    seen: list[tuple[dict[bytes, Any], list[Any]]] = []
-    for first in range(0, 120, 8):
-        stream.put(first, first + 8)
-        upkeep(stream.engine, "t", "")
-        seen.append(({**stream.store._heads}, stream.contents()))
-    records = stream.store.records()
-    numbers = [key[17:21] for key in records if keys.kind_of(key) == b"p"]
-    [head] = stream.engine.heads("t")
-    assert head.snapshots > 5
-    assert len(numbers) == 2
-    for heads, expected in seen:
-        stream.store._heads = {**heads}
-        stream.store.bring_back(records)
-        found: dict[str, Any] = {header.id: rest for header, *rest in stream.contents()}
-        for header, labels, state, writes in expected:
-            labels_now, state_now, writes_now = found[header.id]
-            assert (labels_now, state_now) == (labels, state)
-            assert [write for write in writes_now if write in writes] == writes  # late ones may have come since
-        assert verify_stream(stream.fresh(), "t", "", repair=True).sound
-        whole(stream)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from checkpoints import numbered, numbers
@@ -12,6 +13,7 @@ from moving import Interrupted
 from foldpoint import Engine, Settings
 from foldpoint.engine import keys
 from foldpoint.engine.memory import MemoryStore
+from foldpoint.engine.records import Capabilities
 
 
 def test_a_segment_that_another_sealer_wrote_hides_nothing_that_this_one_has_not_seen() -> None:
@@ -85,3 +87,28 @@ def snapshot_bytes(*, idle: bool) -> int:
 
 def test_a_snapshot_of_an_idle_thread_is_made_smaller() -> None:
     assert snapshot_bytes(idle=True) < snapshot_bytes(idle=False)
+
+
+class Unordered(MemoryStore):
+    """As a cluster, whose crashes need not keep the order of writes: what is superseded stays for the grace."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, ordered=False)
+
+
+def snapshots(store: MemoryStore, ratio: float | None) -> int:
+    """How many are taken of a thread whose segments weigh a twentieth of a snapshot."""
+    engine = Engine(store, Settings(window=4, snapshot_ratio=ratio))
+    state = random.Random(0).randbytes(40_000).hex()
+    for n in range(200):
+        engine.put("t", "", numbered(n, large=state, small=random.Random(n).randbytes(500).hex()))
+    [head] = engine.heads("t")
+    return head.snapshots
+
+
+def test_snapshots_are_frequent_where_the_one_before_goes_at_once_unless_a_ratio_is_given() -> None:
+    sparse, frequent = snapshots(Unordered(), None), snapshots(MemoryStore(), None)
+    assert sparse * 2 <= frequent
+    assert snapshots(MemoryStore(), 0.25) * 2 <= frequent
+    assert snapshots(Unordered(), 0.1) >= 2 * sparse

@@ -107,6 +107,24 @@ def test_what_is_put_while_a_thread_is_sealed_waits_until_it_is_enough_for_a_seg
         until(lambda: sealed(saver) == 2 * DUE)
 
 
+def test_a_thread_in_use_is_not_sealed_for_a_few_events_when_the_grace_is_over_and_an_idle_one_is(
+    make: Callable[..., FoldpointSaver],
+) -> None:
+    saver = make(grace=0.2)
+    last, count = chain(saver, DUE)[-1], DUE
+    until(lambda: sealed(saver) == DUE)
+    ends = time.monotonic() + 1.5
+    while time.monotonic() < ends:
+        last, count = put(saver, last, {"n": count}, step=count), count + 1
+        time.sleep(0.03)
+    [head] = saver.engine.heads("thread")
+    assert head.segments >= 3
+    assert head.sealed >= DUE * head.segments
+    assert len(saver._upkeep._due) <= 2  # type: ignore[attr-defined]
+    last, count = put(saver, last, {"n": count}, step=count), count + 1
+    until(lambda: sealed(saver) == count)
+
+
 def test_inline_the_put_that_finds_it_due_seals(make: Callable[..., FoldpointSaver]) -> None:
     saver = make("inline")
     chain(saver, DUE - 1)

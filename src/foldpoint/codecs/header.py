@@ -259,7 +259,7 @@ class HeaderFold:
             self._extra = Value(*extra) if extra else None
 
     def header(self) -> Header:
-        """The header that `diff_header` was given last as `new`."""
+        """The header that `diff_header` was given last as `new`. REQUIRES an `add`."""
         names, updated = [*self.versions], self._updated
         checkpoint_id = unpack_id(self._id)
         return Header(

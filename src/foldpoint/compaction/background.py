@@ -8,7 +8,6 @@ import math
 import threading
 from typing import Protocol
 
-from foldpoint.compaction.run import CompactionReport
 from foldpoint.compaction.threads import upkeep
 from foldpoint.engine.engine import Engine
 from foldpoint.errors import FoldpointError
@@ -26,7 +25,10 @@ class Upkeep(Protocol):
     """Takes requests for the upkeep of streams. None of its failures reaches the writer, whose put is done."""
 
     def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
-        """Upkeep of a stream, `delay` seconds from now; without delay only if its tail is long enough by then."""
+        """Upkeep of a stream, `delay` seconds from now.
+
+        Its tail is sealed if it is long enough by then, or if nothing was put during the delay.
+        """
         ...
 
     def close(self) -> None:
@@ -61,7 +63,7 @@ class Inline:
 
     def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
         if delay == 0:
-            _attempt(engine, thread_id, namespace, due_from(engine))
+            _attempt(engine, thread_id, namespace, None)
 
     def close(self) -> None: ...
 
@@ -74,7 +76,7 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, _Stream, int]] = []
+        self._due: list[tuple[float, int, _Stream, int | None]] = []
         self._waiting: set[tuple[_Stream, bool]] = set()
         self._changed = threading.Condition()
         self._count = 0
@@ -83,14 +85,13 @@ class Background:
 
     def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
         stream = (engine, thread_id, namespace)
+        last = _last_number(*stream) if delay else None
         with self._changed:
             if self._closed or (stream, delay > 0) in self._waiting:
                 return
             self._waiting.add((stream, delay > 0))
             self._count += 1
-            # One that is being sealed asks again with every put: when that is done, only for what came since.
-            least = 0 if delay else due_from(engine)
-            heapq.heappush(self._due, (engine.clock.monotonic() + delay, self._count, stream, least))
+            heapq.heappush(self._due, (engine.clock.monotonic() + delay, self._count, stream, last))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="foldpoint-upkeep", daemon=True)
                 self._thread.start()
@@ -105,32 +106,47 @@ class Background:
 
     def _work(self) -> None:
         while (found := self._next()) is not None:
-            stream, least = found
-            report = _attempt(*stream, least)
-            if report is not None and report.superseded:
+            stream, last = found
+            if _attempt(*stream, last):
                 self.request(*stream, delay=stream[0].settings.grace)
 
-    def _next(self) -> tuple[_Stream, int] | None:
-        """Wait for the next stream that is due, and how long its tail must be; None when closed."""
+    def _next(self) -> tuple[_Stream, int | None] | None:
+        """Wait for the next stream that is due, with its last number where it was asked for later; None when closed."""
         with self._changed:
             while not self._closed:
                 if not self._due:
                     self._changed.wait()
                     continue
-                at, _, stream, least = self._due[0]
+                at, _, stream, last = self._due[0]
                 rest = at - stream[0].clock.monotonic()
                 if rest <= 0:
                     heapq.heappop(self._due)
-                    self._waiting -= {(stream, False), (stream, True)}
-                    return stream, least
+                    self._waiting.discard((stream, last is not None))
+                    return stream, last
                 self._changed.wait(min(rest, 60))
             return None
 
 
-def _attempt(engine: Engine, thread_id: str, namespace: str, least: int) -> CompactionReport | None:
-    """Upkeep of a stream; None if it failed. Nothing is lost then: a writer seals by itself when its window is full."""
+def _last_number(engine: Engine, thread_id: str, namespace: str) -> int:
+    with engine.log(thread_id, namespace) as log:
+        return log.view.last if log.view else 0
+
+
+def _attempt(engine: Engine, thread_id: str, namespace: str, last: int | None) -> bool:
+    """Upkeep of a stream, if still due: one that is being sealed asks with every put. Whether to come again later.
+
+    last: number of the last event when upkeep was asked for later, None where it was asked for now. Where it fails
+    nothing is lost: a writer seals by itself when its window is full.
+    """
+    due = due_from(engine)
     try:
-        return upkeep(engine, thread_id, namespace, least=least)
+        with engine.log(thread_id, namespace) as log:
+            view = log.view
+        if last is None and view is not None and view.tail < due:
+            return False
+        idle = last is not None and (view is None or view.last == last)
+        report = upkeep(engine, thread_id, namespace, least=0 if idle else due)
+        return report.superseded or not idle
     except FoldpointError as error:
         logger.warning("upkeep of thread %r, namespace %r failed: %s", thread_id, namespace, error)
-        return None
+        return False

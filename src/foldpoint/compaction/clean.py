@@ -3,9 +3,6 @@
 Removal waits for the grace: a sealed event may be needed again if the store loses the segment in a crash, and an
 emptied slot looks free to a writer whose knowledge is old. Writers trust theirs for a tenth of the grace.
 
-Snapshots follow from the log: those before the last two go at once. A head that a crash brings back is likely to name
-one of the two; one that is gone is made again.
-
 On a store whose crashes keep the order of writes only the second reason holds, and only for slots. There everything
 goes at once but the keys of events, which are emptied and stay taken until the grace is over.
 """
@@ -27,9 +24,9 @@ def clean(log: Log, grace: float) -> int:
     while (view := log.current()) is not None:
         head = view.head
         try:
-            at_once = _at_once if log.io.store.capabilities.ordered else _snapshots_at_once
-            head, count = at_once(log, head)
-            removed += count
+            if log.io.store.capabilities.ordered:
+                head, count = _at_once(log, head)
+                removed += count
             head, count = _after_grace(log, head, grace)
             removed += count
         except CorruptRecord as error:
@@ -77,17 +74,6 @@ def _at_once(log: Log, head: Head) -> tuple[Head, int]:
         removed += count
         dead.append(one)
     return replace(head, dead=tuple(dead)), removed
-
-
-def _snapshots_at_once(log: Log, head: Head) -> tuple[Head, int]:
-    """Remove all snapshots that are superseded but the last one."""
-    last = head.superseded.snapshots - 1
-    if last <= head.cleaned.snapshots:
-        return head, 0
-    cleaned = replace(head.cleaned, snapshots=last)
-    removed = _remove(log, superseded_keys(log.io, head.epoch, head.cleaned, cleaned))
-    mark = replace(head.mark, snapshots=max(head.mark.snapshots, last))
-    return replace(head, cleaned=cleaned, mark=mark), removed
 
 
 def _dead_at_once(log: Log, dead: DeadEpoch) -> tuple[DeadEpoch, int]:

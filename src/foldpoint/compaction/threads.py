@@ -47,9 +47,10 @@ def upkeep(
     with engine.log(thread_id, namespace) as shared:
         log = shared.fork()
     view = log.trusted()
-    if view is None or view.tail < least:
+    if view is None:
         return CompactionReport(thread_id, namespace)
-    return run(engine, plan(view.head, view.tail, grace=_grace(engine, grace), idle=idle))
+    tail = view.tail if view.tail >= least else 0
+    return run(engine, plan(view.head, tail, grace=_grace(engine, grace), idle=idle))
 
 
 def compact(

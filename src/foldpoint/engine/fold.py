@@ -177,7 +177,8 @@ class Slice:
     def latest(self) -> Entry | None:
         if not self.checkpoints:
             return None
-        self._fold(self.checkpoints[self.latest_id], between=False)
+        if (seq := self.checkpoints[self.latest_id]) not in self._folded:
+            self._fold(seq, between=False)
         return self.find(self.latest_id)
 
     def about(self, seq: int) -> str | None:
@@ -333,7 +334,9 @@ class Slice:
                 break
             chain.append(self._checkpoint(event))
             at = event.base
-        base = None if at is None else Channels(self._names(at), lambda state=state: state)  # type: ignore[misc]
+        base = None
+        if chain and at is not None:
+            base = Channels(self._names(at), lambda state=state: state)  # type: ignore[misc]
         for position, event in enumerate(reversed(chain)):
             names = self._names(event.seq)
             try:

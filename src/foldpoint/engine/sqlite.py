@@ -23,9 +23,10 @@ from foldpoint.engine.memory import (
     in_partition,
 )
 from foldpoint.engine.records import Capabilities, Finding, HeadRecord
-from foldpoint.engine.sqlite_file import SYNCHRONOUS, SqliteFile, absolute
+from foldpoint.engine.sqlite_file import PAGE_SIZE, SYNCHRONOUS, SqliteFile, absolute
 
 INLINE_BYTES = 476  # key and value together; a longer row would spill into an overflow page of its own
+TOUCHED = 4 * PAGE_SIZE  # bytes of pages that a small record changes, about
 CHUNK = 500  # rows per statement and transaction; below SQLite's oldest limit of 999 variables
 
 _LIVE = "(expires IS NULL OR expires > ?)"
@@ -90,7 +91,7 @@ class SqliteStore:
             return []
         return self._file.together(
             lambda db: [_create_one(db, key, value, expires, now) for key, value in records],
-            size=sum(len(value) for _, value in records),
+            size=sum(len(value) + TOUCHED for _, value in records),
             single=len(records) == 1 and _is_inline(*records[0]),
         )
 

@@ -38,7 +38,6 @@ WAL_PAGES = 128
 WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
 WAL_UNSEEN = MIB
-PAGES_TOUCHED = 4  # by a small write
 CHECKPOINT_PATIENCE = 1.0  # seconds
 MOST_TRIMMED = 2048  # pages
 TRIM_PATIENCE = 0.1  # seconds
@@ -264,7 +263,7 @@ class SqliteFile:
 
         written: bytes. The log is looked at now and then: to ask for its size takes a tenth of a write.
         """
-        self._unseen += written + PAGES_TOUCHED * PAGE_SIZE
+        self._unseen += written
         if self._unseen < WAL_UNSEEN:
             return
         self._unseen = 0
