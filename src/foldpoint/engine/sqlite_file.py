@@ -37,7 +37,7 @@ WAL_PAGES = 128
 """The write-ahead log begins anew about every so many pages: a few hundred KB stand beside the file, not two MB."""
 WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
-WAL_UNSEEN = MIB // 4
+WAL_UNSEEN = MIB // 4  # written before the log's size is asked for
 CHECKPOINT_PATIENCE = 1.0  # seconds
 MOST_TRIMMED = 2048  # pages
 TRIM_PATIENCE = 0.1  # seconds
