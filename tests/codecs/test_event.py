@@ -36,7 +36,7 @@ from foldpoint.codecs.event import (
     unpack_event,
 )
 from foldpoint.codecs.header import names_of
-from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Write
+from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Version, Write
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, pack, unpack
 
@@ -59,7 +59,7 @@ def folded_with(event: Event, base: Folded | None) -> Folded:
 def based_on(seq: int, checkpoint: Checkpoint, writes: Sequence[tuple[int, list[Write]]] = ()) -> Base:
     """What a child of `checkpoint`, put at `seq`, may refer to."""
     folded = folded_with(unpack_event(seq, encode_checkpoint(seq, checkpoint, None)), None)
-    state = {name: Stored(value.type, Rope(value.data)) for name, value in checkpoint.channels.items()}
+    state = {name: Stored.of(value) for name, value in checkpoint.channels.items()}
     return Base(folded, lambda: state, lambda: list(writes))
 
 
@@ -267,6 +267,25 @@ def test_a_value_that_was_a_pending_write_costs_next_to_nothing_as_a_channel() -
     new = step(2, {"messages": value})
     assert len(encode_checkpoint(9, new, base)) < 80
     assert_same(through(9, new, base), new)
+
+
+@pytest.mark.parametrize("versions", [{}, {"other": 1, "files": 3}], ids=["by name", "by position"])
+def test_a_write_that_is_a_channels_value_names_the_channel(versions: dict[str, Version]) -> None:
+    files = listed([noise(900, n) for n in range(40)])
+    in_pieces = Rope(*(files.data[at : at + 7000] for at in range(0, len(files.data), 7000)))
+    at_start = Checkpoint(
+        Header("0001", channel_versions=versions),
+        {"other": Value("bytes", noise(len(files.data))), "files": Stored("msgpack", in_pieces)},
+    )
+    write = Write("task", 0, "result", files)
+    base = based_on(7, at_start)
+    reference = 1 if versions else "files"
+    assert unpack(encode_writes(8, "0001", [write], base))[5] == [
+        ["result", [0, len(files.data)], None, None, [reference]]
+    ]
+    assert writes_through(8, "0001", [write], base) == [write]
+    shorter = write._replace(value=files._replace(data=files.data[:-1]))
+    assert writes_through(8, "0001", [shorter], base) == [shorter]
 
 
 @pytest.mark.parametrize("copy", [[0, 4], [4, 0], [1, 3], [-1, 1], [0, -1], [0], [0.0, 1], ["0", 1], [True, 1]])

@@ -405,7 +405,9 @@ def _refer_body(body: bytes, seq: int, base: Base | None, channel: str | None) -
 
 
 def _find_copy(body: bytes, seq: int, base: Base) -> tuple[list[int], list[Any]] | None:
-    """([where, how many bytes], what that refers to): a task's write becomes the channel's value as it is."""
+    """([where, how many bytes], what that refers to): a task's write becomes the channel's value as it is, or is it."""
+    if (name := _channel_of(body, base.state())) is not None:
+        return [0, len(body)], [positions_of(base.folded.header, [name]).get(name, name)]
     budget = len(body) * _REFERENCE_RATIO
     for at, writes in reversed(base.writes()):
         data = _data(writes)
@@ -415,6 +417,12 @@ def _find_copy(body: bytes, seq: int, base: Base) -> tuple[list[int], list[Any]]
         if (start := data.find(body)) >= 0:
             return [start, len(body)], [at - seq]
     return None
+
+
+def _channel_of(body: bytes, state: State) -> str | None:
+    """A channel that holds just these bytes."""
+    wanted = Rope(body)
+    return next((name for name, stored in state.items() if stored.data.equals(wanted)), None)
 
 
 def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> list[int | str]:
