@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from foldpoint.engine import keys
 from torture.machine import NAMES, Histories, SqliteHistories
 from torture.power import NodeHistories, TornHistories
-from torture.small import early_merges
+from torture.small import small_limits
 
 RUNS = 100
 """Of one seed."""
@@ -30,7 +30,7 @@ def play(store: str, number: int, *, runs: int = RUNS, shrink: bool = False) -> 
     """Play the runs of a seed. AssertionError, or what was raised, with its steps. shrink: look for few."""
     machine = seed(number)(type(STORES[store].__name__, (STORES[store],), {}))
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
-    with early_merges(), _repeatable_names():
+    with small_limits(), _repeatable_names():
         run_state_machine_as_test(
             machine,
             settings=settings(

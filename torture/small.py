@@ -14,7 +14,7 @@ from foldpoint import Engine, Settings
 from foldpoint.codecs.envelope import Cipher
 from foldpoint.codecs.model import Checkpoint, Header, Value, Write
 from foldpoint.compaction import DropAll, merge, rewrite_thread, sweep, upkeep
-from foldpoint.engine import keys
+from foldpoint.engine import keys, snapshot
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.records import HeadRecord, RecordStore
 
@@ -29,14 +29,14 @@ Read = tuple[object, ...]
 
 
 @contextmanager
-def early_merges() -> Iterator[None]:
-    """So that short histories reach every level of segments."""
-    before = merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS
-    merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS = 2, 0, 12
+def small_limits() -> Iterator[None]:
+    """So that short histories reach every level of segments, and small states are as little held as large ones."""
+    before = merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE
+    merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE = 2, 0, 12, 0
     try:
         yield
     finally:
-        merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS = before
+        merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE = before
 
 
 @dataclass
@@ -76,7 +76,7 @@ def small(store: RecordStore, cipher: Cipher | None = None) -> Small:
     """Fill an empty store that takes records of at most MAX_RECORD bytes."""
     made = Small(store, cipher, {})
     engine = made.engine()
-    with early_merges():
+    with small_limits():
         for n in range(_CHECKPOINTS):
             engine.put(THREAD, "", checkpoint(n))
             if n % 4 == 0:

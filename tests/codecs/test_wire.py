@@ -11,9 +11,20 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from values import exact, floats, texts
+from values import exact, examples, floats, texts
 
-from foldpoint.codecs.wire import MAX_PAYLOAD, Malformed, compress, decompress, pack, read_varint, unpack, varint
+from foldpoint.codecs.rope import Rope
+from foldpoint.codecs.wire import (
+    MAX_PAYLOAD,
+    Malformed,
+    compress,
+    decompress,
+    pack,
+    pack_pieces,
+    read_varint,
+    unpack,
+    varint,
+)
 
 objects = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | floats | texts | st.binary(max_size=20),
@@ -69,6 +80,52 @@ def test_any_bytes_unpack_or_are_malformed(data: bytes) -> None:
 def test_bytes_that_no_writer_makes_are_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         unpack(data)
+
+
+def ropes(data: bytes) -> Rope:
+    return Rope(*(data[at : at + 40_000] for at in range(0, len(data), 40_000)))
+
+
+large = st.sampled_from([bytes(65_535), bytes(65_536), bytes(200_000)])
+nested = st.recursive(
+    objects | large | large.map(ropes),
+    lambda inner: st.lists(inner, max_size=17) | st.dictionaries(texts | st.integers(-9, 9), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def in_one(value: Any) -> Any:
+    """The same, with byte strings for ropes."""
+    if isinstance(value, dict):
+        return {key: in_one(one) for key, one in value.items()}
+    return [*map(in_one, value)] if isinstance(value, list) else bytes(value) if isinstance(value, Rope) else value
+
+
+@given(nested)
+@examples(0.3)
+def test_what_is_packed_in_pieces_is_the_same_bytes(value: Any) -> None:
+    assert bytes(pack_pieces(value)) == pack(value) == pack(in_one(value))
+
+
+def test_large_byte_strings_are_packed_without_copying_them() -> None:
+    first, second = bytes(70_000), bytes(80_000)
+    packed = pack_pieces([1, {"a": [first], "b": Rope(second, first)}, b"small"])
+    held = [piece for piece in packed.pieces if len(piece) > 1000]
+    assert all(one is other for one, other in zip(held, [first, second, first], strict=True))
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
+@pytest.mark.parametrize("level", [3, 9, 19])
+def test_a_frame_of_pieces_says_its_size_and_gives_them_back(size: int, level: int) -> None:
+    data = random.Random(size).randbytes(size // 2) * 2
+    frame = compress(ropes(data), level)
+    assert decompress(frame) == data
+    assert len(frame) < 1.01 * len(compress(data, level)) + 50
+
+
+def test_what_cannot_be_packed_is_named() -> None:
+    with pytest.raises(TypeError, match="cannot pack object"):
+        pack([object()])
 
 
 @given(st.binary(max_size=2000), st.binary(max_size=2000), st.integers(1, 19))

@@ -374,7 +374,9 @@ def test_a_snapshot_that_contradicts_the_log_tells_nothing(whole: bool) -> None:
         one.seq, encode_checkpoint(one.seq, numbered(6, 1, forged=True), None), one.check if whole else b"else"
     )
     lose(stream, key)
-    stream.store.create([(key, io.seal_part(key, io.seal(key, SNAPSHOT, 0, encode_snapshot([other]))))], ttl=None)
+    stream.store.create(
+        [(key, io.seal_part(key, io.seal(key, SNAPSHOT, 0, bytes(encode_snapshot([other])))))], ttl=None
+    )
     if not whole:
         lose(stream, segments(stream)[1])
     latest = stream.fresh().latest("t", "")
@@ -393,7 +395,7 @@ def test_what_was_sealed_upon_something_else_than_is_there_is_left_out() -> None
     unharmed, [first, *_] = world(after_the_grace(stream).fresh()), stream.segments()
     payloads = {**dict(first.events), 1: encode_checkpoint(1, numbered(0, value="another"), None)}
     key = segments(stream)[0]
-    other = encode_segment(replace(first, events=tuple(payloads.items())))
+    other = bytes(encode_segment(replace(first, events=tuple(payloads.items()))))
     lose(stream, key)
     stream.store.create([(key, stream.engine.io.seal(key, SEGMENT, 0, other))], ttl=None)
     verified = salvaged(stream.fresh(), MemoryStore())

@@ -159,7 +159,10 @@ def test_a_segment_that_is_silent_on_an_id_is_found(store: Nodes) -> None:
     assert segment.span.late
     silent = Segment(replace(segment.span, late=()), segment.events)
     key, span_key = layout.key(1), layout.span_key(1)
-    for at, kind, content in ((key, SEGMENT, encode_segment(silent)), (span_key, SPAN, encode_span(silent.span))):
+    for at, kind, content in (
+        (key, SEGMENT, bytes(encode_segment(silent))),
+        (span_key, SPAN, encode_span(silent.span)),
+    ):
         codec, body = deflate(content, 1)
         store.damage(at, lambda _, at=at, kind=kind, codec=codec, body=body: reader.io.seal(at, kind, codec, body))  # type: ignore[misc]
     assert [finding.invariant for finding in found(store)] == [12]

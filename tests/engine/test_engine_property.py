@@ -34,13 +34,19 @@ from foldpoint.compaction import (
     rewrite_thread,
     upkeep,
 )
-from foldpoint.engine import keys
+from foldpoint.engine import keys, snapshot
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry, merge_writes
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
 from foldpoint.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def small_states_are_as_little_held_as_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "LARGE", 0)
+
 
 Stream = tuple[str, str]
 THREADS = ["a", "\0b|\ud800", ""]

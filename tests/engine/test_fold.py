@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from unittest.mock import patch
 
 import pytest
 from checkpoints import value
@@ -13,8 +14,10 @@ from values import checkpoints, exact, examples, ids, successors
 
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, encode_checkpoint, encode_writes, unpack_event
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Value, Write
+from foldpoint.codecs.segment import Told, decode_snapshot, encode_snapshot
+from foldpoint.engine import snapshot
 from foldpoint.engine.fold import Earlier, Entry, Slice, merge_writes
-from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.engine.snapshot import events_of, snapshot_events
 from foldpoint.errors import CorruptRecord
 
 EPOCH = bytes(16)
@@ -76,7 +79,9 @@ def slice_of(events: Sequence[Event], earlier: Earlier | None = None) -> Slice:
 
 def restarted(slice_: Slice, covers: int, earlier: Earlier | None) -> Slice:
     """The slice that begins with a snapshot of `slice_`."""
-    return Slice(EPOCH, snapshot_events(slice_, covers), covers=covers, earlier=earlier)
+    told = snapshot_events(slice_, covers)
+    with patch.object(snapshot, "LARGE", 0):
+        return Slice(EPOCH, events_of(told, lambda: told, slice_), covers=covers, earlier=earlier)
 
 
 def assert_holds(entry: Entry | None, put: Put, checkpoint_id: str) -> None:
@@ -250,6 +255,30 @@ def test_writes_come_ordered_by_path_then_task_then_index() -> None:
 
 def test_no_writes_merge_to_none() -> None:
     assert merge_writes([]) == merge_writes([[]]) == []
+
+
+def test_a_large_snapshot_is_not_held_and_is_opened_again_for_what_was_forgotten() -> None:
+    state = {"files": Value("bytes", bytes(100_000)), "n": value(1)}
+    whole = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), state), None))])
+    told, opened = snapshot_events(whole, 1), 0
+
+    def again() -> list[Told]:
+        nonlocal opened
+        opened += 1
+        return decode_snapshot(bytes(encode_snapshot(told)))
+
+    slice_ = Slice(EPOCH, events_of(told, again, whole), covers=1)
+    slice_.learn(whole)
+    slice_.put_state(1, whole.state(1))
+    child = Checkpoint(Header("b", "a"), {**state, "n": value(2)})
+    slice_.add(unpack_event(2, encode_checkpoint(2, child, slice_.base_for("a"))))
+    assert (opened, slice_.size) == (0, slice_.events[2].size)
+    slice_.forget_states()
+    for checkpoint_id, channels in (("a", state), ("b", child.channels)):
+        entry = slice_.find(checkpoint_id)
+        assert entry is not None
+        assert entry.state() == channels
+    assert opened > 0
 
 
 def test_what_a_checkpoint_carries_survives_a_snapshot() -> None:

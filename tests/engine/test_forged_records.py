@@ -92,7 +92,7 @@ def test_a_segment_or_span_that_claims_too_much(made: Small, kind: str, at: int,
         if kind.startswith("span"):
             return encode_span(replace(decode_span(payload), **claim))  # type: ignore[arg-type]
         segment = decode_segment(payload)
-        return encode_segment(Segment(replace(segment.span, **claim), segment.events))  # type: ignore[arg-type]
+        return bytes(encode_segment(Segment(replace(segment.span, **claim), segment.events)))  # type: ignore[arg-type]
 
     forge(made, kind, change, at)
     refused(made)
@@ -116,7 +116,7 @@ def test_an_event_that_is_none(made: Small, payload: bytes) -> None:
     def change(stored: bytes) -> bytes:
         segment = decode_segment(stored)
         (first, _), *rest = segment.events
-        return encode_segment(Segment(segment.span, ((first, payload), *rest)))
+        return bytes(encode_segment(Segment(segment.span, ((first, payload), *rest))))
 
     forge(made, "segment of level 1", change)
     refused(made)
@@ -125,6 +125,6 @@ def test_an_event_that_is_none(made: Small, payload: bytes) -> None:
 def test_writes_that_lead_to_one_another_for_ever_take_no_stack(made: Small) -> None:
     chain = [(seq, pack([1, 1, None, "task", "", [["list", b""]]])) for seq in range(2, 3000)]
     key = made.places()["segment of level 3"][0]
-    opened = envelope.seal(key, envelope.SEGMENT, 0, encode_segment(Segment(Span(1, 3000), tuple(chain))))
+    opened = envelope.seal(key, envelope.SEGMENT, 0, bytes(encode_segment(Segment(Span(1, 3000), tuple(chain)))))
     overwrite(made.store, key, opened)
     refused(made)

@@ -16,12 +16,12 @@ from hypothesis import settings
 from foldpoint.engine.records import RecordStore
 from torture.machine import Histories, SqliteHistories
 from torture.power import NodeHistories
-from torture.small import early_merges
+from torture.small import small_limits
 
 
 @pytest.fixture(autouse=True)
-def merge_early() -> Iterator[None]:
-    with early_merges():
+def small() -> Iterator[None]:
+    with small_limits():
         yield
 
 

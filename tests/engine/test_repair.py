@@ -294,7 +294,7 @@ def test_what_is_sealed_upon_a_lost_event_is_refused_when_a_segment_holds_anothe
     [segment, *_] = stream.segments()
     payloads = dict(segment.events)
     payloads[1] = encode_checkpoint(1, numbered(0, value="another"), None)
-    other = encode_segment(replace(segment, events=tuple(payloads.items())))
+    other = bytes(encode_segment(replace(segment, events=tuple(payloads.items()))))
     stream.store.remove_many([first])
     stream.store.create([(first, envelope.seal(first, envelope.SEGMENT, 0, other))], ttl=None)
     reader = stream.fresh()

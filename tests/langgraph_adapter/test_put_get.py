@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import pytest
@@ -188,6 +190,53 @@ def test_a_saver_that_may_remember_nothing_works() -> None:
             where = put(saver, line[-1], {"n": "last"}, step=20, thread=thread)
             saver.put_writes(where, [("n", 1)], "task")
             assert ids(saver, config(thread)) == [id_of(where), *map(id_of, reversed(line))]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def taking_at_most(size: int) -> Iterator[None]:
+    """Bytes, at any moment, beyond what was held before."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
+
+
+MEGABYTE = 1 << 20
+
+
+def test_a_put_takes_memory_for_what_changed_and_for_one_value_more() -> None:
+    with FoldpointSaver(Engine(MemoryStore(), Settings(compaction="off"))) as saver:
+        state: dict[str, Any] = {f"file {n}": [f"{n}" * MEGABYTE] for n in range(8)}
+        where = put(saver, None, state)
+        where = put(saver, where, state)
+        with taking_at_most(4 * MEGABYTE):
+            where = put(saver, where, {**state, "n": 1})
+        with taking_at_most(4 * MEGABYTE):
+            saver.put_writes(where, [("result", state["file 3"])], "task")
+
+
+def test_a_state_is_sealed_and_held_without_copies_of_it() -> None:
+    engine = Engine(MemoryStore(), Settings(compaction="off", snapshot_ratio=0.01))
+    with FoldpointSaver(engine) as saver:
+        state: dict[str, Any] = {f"file {n}": [f"{n}" * MEGABYTE] for n in range(8)}
+        where = put(saver, None, state)
+        for snapshots in (0, 1, 2):
+            for n in range(9):
+                where = put(saver, where, {**state, "n": n})
+            with taking_at_most((5 if snapshots else 10) * MEGABYTE), engine.log("thread", "") as log:
+                assert log.seal()
+                assert log.view is not None
+                assert log.view.head.snapshots == snapshots + 1
+        where = put(saver, where, {**state, "n": 9})
+        with engine.log("thread", "") as log:
+            assert log.view is not None
+            assert log.view.slice.memory < 9 * MEGABYTE
+        assert values(saver) == {**state, "n": 9}
 
 
 # -- versions of other savers ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from foldpoint.codecs.model import Stored, Value
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.wire import Malformed
+from foldpoint.codecs.wire import ARRAY, MAP, Malformed, container_header
 
 DEFAULT_TYPE = "msgpack"
 _DEFAULTS: tuple[Any, ...] = (b"", 0, 0, 0, None, None)
@@ -35,7 +35,7 @@ class Splice(NamedTuple):
 
 
 class _Container(NamedTuple):
-    kind: int  # the first byte of the container's 16-bit form: distinguishes arrays from maps
+    kind: int  # ARRAY or MAP
     entries: int
     size: int
 
@@ -46,21 +46,13 @@ def _container(data: bytes) -> _Container | None:
         return None
     first = data[0]
     if 0x80 <= first <= 0x9F:
-        return _Container(0xDE if first < 0x90 else 0xDC, first & 0x0F, 1)
+        return _Container(MAP if first < 0x90 else ARRAY, first & 0x0F, 1)
     if 0xDC <= first <= 0xDF:
-        size = 3 if first in (0xDC, 0xDE) else 5
+        size = 3 if first in (ARRAY, MAP) else 5
         header = _Container(first & 0xFE, int.from_bytes(data[1:size], "big"), size)
-        if len(data) >= size and _container_header(header.kind, header.entries) == data[:size]:
+        if len(data) >= size and container_header(header.kind, header.entries) == data[:size]:
             return header
     return None
-
-
-def _container_header(kind: int, count: int) -> bytes:
-    if count < 16:
-        return bytes([(0x80 if kind == 0xDE else 0x90) | count])
-    if count < 1 << 16:
-        return bytes([kind]) + count.to_bytes(2, "big")
-    return bytes([kind + 1]) + count.to_bytes(4, "big")
 
 
 def _common_prefix(a: bytes, i: int, b: bytes, j: int, limit: int) -> int:
@@ -112,10 +104,10 @@ def splice(old: Rope, new: Rope) -> Splice:
 
 
 def encode(old: Stored | None, new: Value | Stored) -> list[Any] | None:
-    """The delta from `old` to `new`; None if they are equal."""
+    """The delta from `old` to `new`; None if they are equal. Without an old value its body is the new one's Rope."""
     type_, data = Stored.of(new)
     if old is None:
-        return _trim([bytes(data), 0, 0, 0, None if type_ == DEFAULT_TYPE else type_, None])
+        return _trim([data, 0, 0, 0, None if type_ == DEFAULT_TYPE else type_, None])
     type_change = None if type_ == old.type else type_
     if type_change is None and old.data.equals(data):
         return None
@@ -154,7 +146,7 @@ def apply(old: Stored | None, delta: list[Any], body: bytes) -> Stored:
             was = _container(old.data.start(min(5, len(old.data))))
             if was is None or was.entries + grow < 0:
                 raise Malformed("delta grows a value that is no array or map")
-            skip, head = was.size, _container_header(was.kind, was.entries + grow)
+            skip, head = was.size, container_header(was.kind, was.entries + grow)
         return Stored(new_type, old.data.splice(head, skip, removed, suffix, body))
     except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"delta does not apply: {error}") from error

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
+from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, compress, decompress, read_varint, varint
 
 FORMAT = 1
@@ -71,10 +72,15 @@ class Opened:
         return self.content[at - CHECK_BYTES : at] == stored_check(check, context)
 
 
-def deflate(payload: bytes, level: int, context: bytes = b"") -> tuple[int, bytes]:
+def deflate(payload: bytes | Rope, level: int, context: bytes = b"") -> tuple[int, bytes]:
     """(codec, bytes): compressed where that is shorter."""
     frame = compress(payload, level, context)
-    return (_ZSTD, frame) if len(frame) < len(payload) else (0, payload)
+    return (_ZSTD, frame) if len(frame) < len(payload) else (0, bytes(payload))
+
+
+def inflate(codec: int, body: bytes) -> bytes:
+    """What `deflate` was given without a context. Raises Malformed."""
+    return decompress(body) if codec & _ZSTD else body
 
 
 def event_content(depth: int, check: bytes, body: bytes) -> bytes:

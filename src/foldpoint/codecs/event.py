@@ -31,7 +31,7 @@ from foldpoint.codecs.header import (
 )
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Version, Write
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.wire import Malformed, compress, decompress, pack, unpack, whole
+from foldpoint.codecs.wire import Malformed, compress, decompress, pack, pack_pieces, unpack, whole
 
 CHECKPOINT, WRITES, FILLER = 0, 1, 2
 
@@ -56,23 +56,32 @@ class Event:
     """An unpacked event. `base` is the sequence number of the checkpoint it is based on, None if on nothing.
 
     `checkpoint_id` is the checkpoint that this event is or that its writes belong to; None for a filler, and for
-    writes that belong to their base.
+    writes that belong to their base. `source` is the payload, or what gives it.
     """
 
     seq: int
     kind: int
     base: int | None
     checkpoint_id: str | None
-    payload: bytes
-    unpacked: list[Any] | None = field(repr=False)
+    source: bytes | Callable[[], bytes] = field(repr=False)
+    unpacked: list[Any] | None = field(default=None, repr=False)
+
+    @property
+    def payload(self) -> bytes:
+        return self.source if isinstance(self.source, bytes) else self.source()
 
     @property
     def fields(self) -> list[Any]:
         return unpack(self.payload) if self.unpacked is None else self.unpacked
 
+    @property
+    def size(self) -> int:
+        """Bytes of the payload, if it is held here."""
+        return len(self.source) if isinstance(self.source, bytes) else 0
+
     def packed(self) -> Event:
         """The same event, in half the memory: its fields are unpacked again where they are asked for."""
-        return Event(self.seq, self.kind, self.base, self.checkpoint_id, self.payload, None)
+        return Event(self.seq, self.kind, self.base, self.checkpoint_id, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +178,15 @@ class Channels(NamedTuple):
 
 def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> bytes:
     """The payload of `checkpoint` at sequence number `seq`. Raises ValueError for what the format cannot hold."""
+    return pack(_checkpoint_fields(seq, checkpoint, base))
+
+
+def encode_whole(seq: int, checkpoint: Checkpoint) -> Rope:
+    """As `encode_checkpoint`, based on nothing; what is large in the checkpoint's values is not copied."""
+    return pack_pieces(_checkpoint_fields(seq, checkpoint, None))
+
+
+def _checkpoint_fields(seq: int, checkpoint: Checkpoint, base: Base | None) -> list[Any]:
     header = base.folded.header if base else EMPTY
     state: State = base.state() if base else {}
     coded = ((name, deltas.encode(state.get(name), value)) for name, value in checkpoint.channels.items())
@@ -193,7 +211,7 @@ def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> by
     ]
     while fields[-1] is None:
         fields.pop()
-    return pack(fields)
+    return fields
 
 
 def _diff_metadata(old: Value | None, new: Value | None) -> Any:
@@ -388,10 +406,11 @@ def _refer(delta: list[Any], seq: int, base: Base | None, channel: str) -> list[
     return delta if references is None else deltas.with_references(delta, body, references)
 
 
-def _refer_body(body: bytes, seq: int, base: Base | None, channel: str | None) -> tuple[Any, list[Any] | None]:
-    """(body, None), or (a frame or where to copy it from, what that refers to) where a large body gets much smaller."""
-    if base is None or len(body) < _REFERENCE_BODY:
-        return body, None
+def _refer_body(data: bytes | Rope, seq: int, base: Base | None, channel: str | None) -> tuple[Any, list[Any] | None]:
+    """(data, None), or (a frame or where to copy it from, what that refers to) where a large body gets much smaller."""
+    if base is None or len(data) < _REFERENCE_BODY:
+        return data, None
+    body = bytes(data)
     if (copy := _find_copy(body, seq, base)) is not None:
         return copy
     references = _choose_references(len(body), seq, base, channel)
@@ -410,12 +429,14 @@ def _find_copy(body: bytes, seq: int, base: Base) -> tuple[list[int], list[Any]]
         return [0, len(body)], [positions_of(base.folded.header, [name]).get(name, name)]
     budget = len(body) * _REFERENCE_RATIO
     for at, writes in reversed(base.writes()):
-        data = _data(writes)
-        if len(data) > budget:
+        budget -= sum(len(write.value.data) for write in writes)
+        if budget < 0:
             return None
-        budget -= len(data)
-        if (start := data.find(body)) >= 0:
-            return [start, len(body)], [at - seq]
+        before = 0
+        for write in writes:
+            if (start := write.value.data.find(body)) >= 0:
+                return [before + start, len(body)], [at - seq]
+            before += len(write.value.data)
     return None
 
 

@@ -35,6 +35,11 @@ class Stored(NamedTuple):
     def of(cls, value: Value | Stored) -> Stored:
         return value if isinstance(value, Stored) else cls(value.type, Rope(value.data))
 
+    def shared(self, old: Stored | None) -> Stored:
+        """`old`, if it is the same, so that it is held once. One in pieces stays: the next is likely to share them."""
+        same = old is not None and self.data.joined and old.type == self.type and old.data.equals(self.data)
+        return old if same and old is not None else self
+
 
 class Write(NamedTuple):
     """A pending write. `idx` below 0 marks the special writes, which replace an earlier one of the same task."""

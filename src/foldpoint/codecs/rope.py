@@ -16,9 +16,13 @@ class Rope:
 
     __slots__ = ("_pieces", "_size")
 
-    def __init__(self, *pieces: bytes) -> None:
+    def __init__(self, *pieces: Piece) -> None:
         self._pieces: tuple[Piece, ...] = pieces or (b"",)
         self._size = sum(map(len, pieces))
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return self._pieces
 
     @property
     def joined(self) -> bool:
@@ -72,6 +76,8 @@ class Rope:
 
     def equals(self, other: Rope) -> bool:
         """Whether both are the same bytes."""
+        if self is other:
+            return True
         if self._size != other._size:
             return False
         if self.joined and other.joined:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from foldpoint.codecs.envelope import CHECK_BYTES
 from foldpoint.codecs.header import pack_id, unpack_id
-from foldpoint.codecs.wire import Malformed, pack, unpack, whole
+from foldpoint.codecs.rope import Rope
+from foldpoint.codecs.wire import Malformed, pack, pack_pieces, unpack, whole
 
 MAX_SEQ = (1 << 48) - 1
 MAX_INDEX = (1 << 40) - 1
@@ -129,14 +130,14 @@ class Told(NamedTuple):
     """An event of a snapshot. check: of the logged event that it stands for, see `event.check_of`."""
 
     seq: int
-    payload: bytes
+    payload: bytes | Rope
     check: bytes
 
 
-def encode_snapshot(events: Sequence[Told]) -> bytes:
+def encode_snapshot(events: Sequence[Told]) -> Rope:
     """Of events in ascending order."""
     gaps = [seq - before for before, seq in pairwise([0, *(event.seq for event in events)])]
-    return pack([gaps, [event.payload for event in events], b"".join(event.check for event in events)])
+    return pack_pieces([gaps, [event.payload for event in events], b"".join(event.check for event in events)])
 
 
 def decode_snapshot(data: bytes) -> list[Told]:
@@ -157,14 +158,14 @@ def decode_snapshot(data: bytes) -> list[Told]:
         raise Malformed(f"not a snapshot: {error!r}") from error
 
 
-def encode_segment(segment: Segment) -> bytes:
+def encode_segment(segment: Segment) -> Rope:
     gaps, at = [], segment.span.first
     for seq, _ in segment.events:
         gaps.append(seq - at)
         at = seq + 1
     payloads = [payload for _, payload in segment.events]
     footings = [_pack_footing(footing, segment.span.first) for footing in segment.footings]
-    return pack([_pack_span(segment.span), gaps if any(gaps) else None, payloads, footings])
+    return pack_pieces([_pack_span(segment.span), gaps if any(gaps) else None, payloads, footings])
 
 
 def decode_segment(data: bytes) -> Segment:

@@ -11,6 +11,8 @@ from typing import Any
 import msgpack
 import zstandard
 
+from foldpoint.codecs.rope import Piece, Rope
+
 MAX_PAYLOAD = 1 << 31
 """No payload decompresses to more than this many bytes."""
 _MOST_PER_BYTE = 1 << 15
@@ -21,6 +23,10 @@ _MAGIC = bytes.fromhex("28b52ffd")  # what the frames of `compress` begin with e
 _LONGEST_HEADER = 14
 _LAST, _REPEATED_BYTE = 1, 1  # of a block's header: a flag, and a kind
 _SMALL = 16 * 1024
+ARRAY, MAP = 0xDC, 0xDE
+"""The first byte of the 16-bit form: tells one kind of container from the other."""
+_LARGE = 1 << 16
+"""Bytes. From here on msgpack knows one header for them, and to copy them takes time and memory."""
 _LEAST_CONTEXT = 8
 """Shorter dictionaries are refused by zstd; they could not pay anyway."""
 _FRUGAL_LEVEL, _TABLE_LOG = 12, 17
@@ -36,11 +42,63 @@ class Malformed(ValueError):
 
 
 def pack(obj: Any) -> bytes:
-    """msgpack, with any Unicode string (lone surrogates too). Raises ValueError for ints beyond 64 bits."""
+    """msgpack, with any Unicode string (lone surrogates too); a Rope is a byte string.
+
+    Raises ValueError for ints beyond 64 bits.
+    """
     try:
-        return msgpack.packb(obj, use_bin_type=True, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
+        return msgpack.packb(obj, default=_joined, use_bin_type=True, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
     except OverflowError as error:
         raise ValueError(f"integer out of range (64 bits): {error}") from error
+
+
+def _joined(obj: Any) -> bytes:
+    """What stands for an object that msgpack does not know, or cannot hold."""
+    if isinstance(obj, int):
+        raise OverflowError(obj)
+    if type(obj) is not Rope:
+        raise TypeError(f"cannot pack {type(obj).__name__}")
+    return bytes(obj)
+
+
+def pack_pieces(obj: Any) -> Rope:
+    """As `pack`, but large byte strings in lists and dicts are not copied: their pieces are those of the result."""
+    pieces: list[Piece] = []
+    _pack_into(pieces, obj)
+    return Rope(*pieces)
+
+
+def _pack_into(pieces: list[Piece], obj: Any) -> None:
+    if not _holds_large(obj):
+        pieces.append(pack(obj))
+    elif type(obj) is list:
+        pieces.append(container_header(ARRAY, len(obj)))
+        for one in obj:
+            _pack_into(pieces, one)
+    elif type(obj) is dict:
+        pieces.append(container_header(MAP, len(obj)))
+        for key, value in obj.items():
+            pieces.append(pack(key))
+            _pack_into(pieces, value)
+    else:
+        pieces.append(b"\xc6" + len(obj).to_bytes(4, "big"))
+        pieces += obj.pieces if type(obj) is Rope else (obj,)
+
+
+def _holds_large(obj: Any) -> bool:
+    if type(obj) in (bytes, Rope):
+        return len(obj) >= _LARGE
+    inner = obj.values() if type(obj) is dict else obj if type(obj) is list else ()
+    return any(map(_holds_large, inner))
+
+
+def container_header(kind: int, count: int) -> bytes:
+    """What an ARRAY or a MAP of `count` entries begins with, in its shortest form."""
+    if count < 16:
+        return bytes([(0x80 if kind == MAP else 0x90) | count])
+    if count < 1 << 16:
+        return bytes([kind]) + count.to_bytes(2, "big")
+    return bytes([kind + 1]) + count.to_bytes(4, "big")
 
 
 def unpack(data: bytes) -> Any:
@@ -85,11 +143,15 @@ def _small_parameters(level: int) -> zstandard.ZstdCompressionParameters:
     return _parameters(level, _SMALL // 2, _SMALL // 2, hash_log=12, chain_log=12)
 
 
-def compress(data: bytes, level: int, context: bytes = b"") -> bytes:
+def compress(data: bytes | Rope, level: int, context: bytes = b"") -> bytes:
     """One zstd frame that refers back into `context` as if it stood before `data`."""
     small = len(data) + len(context) <= _SMALL
     parameters = _small_parameters(level) if small else _frugal(level, len(data), len(context))
-    return zstandard.ZstdCompressor(dict_data=_dictionary(context), compression_params=parameters).compress(data)
+    compressor = zstandard.ZstdCompressor(dict_data=_dictionary(context), compression_params=parameters)
+    if isinstance(data, bytes) or len(data) < _LARGE:
+        return compressor.compress(bytes(data))
+    writer = compressor.compressobj(size=len(data))
+    return b"".join([*map(writer.compress, data.pieces), writer.flush()])
 
 
 def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> bytes:

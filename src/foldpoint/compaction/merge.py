@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from foldpoint.codecs.envelope import SEGMENT, SPAN, deflate
 from foldpoint.codecs.head import LEVELS, Head, Level
+from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.segment import Segment, encode_segment, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.log import Log
@@ -122,7 +123,7 @@ def _inputs(log: Log, head: Head, step: Merge) -> list[Segment]:
     return inputs
 
 
-def _written(log: Log, head: Head, key: bytes, kind: int, content: Callable[[], bytes]) -> bytes | None:
+def _written(log: Log, head: Head, key: bytes, kind: int, content: Callable[[], bytes | Rope]) -> bytes | None:
     """The record that stands under `key` then: what another try wrote there, which saves the work, or this one."""
     found = log.io.read([key])[0]
     if found is None:

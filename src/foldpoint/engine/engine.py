@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
@@ -147,16 +147,20 @@ class Engine:
     def _remember(self, slice_: Slice, seq: int, base: int | None, checkpoint: Checkpoint) -> None:
         """Keep the state that was just put, sharing with its base what did not change."""
         before = slice_.state(base) if base is not None else {}
-        state = {}
-        for name, value in checkpoint.channels.items():
-            old, new = before.get(name), Stored.of(value)
-            # A value in pieces is kept in them: the next one is likely to share them.
-            same = old is not None and new.data.joined and old.type == new.type and old.data.equals(new.data)
-            state[name] = old if same and old is not None else new
+        state = {name: Stored.of(value).shared(before.get(name)) for name, value in checkpoint.channels.items()}
         latest = slice_.checkpoints[slice_.latest_id]
         slice_.forget_states(latest)
         slice_.forget_headers(latest)
         slice_.put_state(seq, state)  # after that: it need not be the latest
+
+    def last_put(self, thread_id: str, namespace: str) -> Mapping[str, Stored]:
+        """The values of the checkpoint that was put here last, as far as they are remembered.
+
+        What is put next holds many of them again: whoever hands over the same objects holds them once.
+        """
+        log = self._logs.get((thread_id, namespace))
+        view = log.view if log else None
+        return view.slice.last_put if view else {}
 
     # -- lifetime ------------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,6 @@ from foldpoint.codecs.event import (
 )
 from foldpoint.codecs.header import names_of
 from foldpoint.codecs.model import Stored, Value, Version, Write
-from foldpoint.codecs.segment import Told
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
 from foldpoint.errors import CorruptRecord
@@ -121,38 +120,45 @@ class Slice:
     """
 
     def __init__(
-        self, epoch: bytes, snapshot: Iterable[Told] = (), *, covers: int = 0, earlier: Earlier | None = None
+        self,
+        epoch: bytes,
+        snapshot: Iterable[tuple[Event, bytes]] = (),
+        *,
+        covers: int = 0,
+        earlier: Earlier | None = None,
+        beside: int = 0,
     ) -> None:
-        """Raises CorruptRecord."""
+        """snapshot: events and their checks. beside: bytes that the sources of these hold. Raises CorruptRecord."""
         self.epoch = epoch
         self.covers = covers
         self.events: dict[int, Event] = {}
         self.checkpoints: dict[str, int] = {}
         self.latest_id = ""
         self.newest = 0
-        self.size = 0
+        self.size = beside
         self._state_bytes = 0
         self.earlier = earlier or Nothing(epoch)
         self._writes_of: dict[str, list[int]] = {}
         self._folded: dict[int, Folded] = {}
         self._versions: dict[int, Mapping[str, Version]] = {}
         self._states: dict[int, State] = {}
+        self.last_put: State = {}
         self._recent: dict[int, State] = {}
         self._unpacked: list[int] = []
         self._writes: dict[int, list[Write]] = {}
         self._writes_bytes = 0
         self._checks: dict[int, bytes] = {}
-        for seq, payload, check in snapshot:
-            self.add_payload(seq, payload, check)
+        for event, check in snapshot:
+            self.add(event, check)
         self.whole_from = self.latest_id
 
-    def add_payload(self, seq: int, payload: bytes, check: bytes | None = None) -> None:
+    def add_payload(self, seq: int, payload: bytes) -> None:
         """As `add`, of what is not unpacked yet. Raises CorruptRecord."""
         try:
             event = unpack_event(seq, payload)
         except Malformed as error:
             raise self._corrupt(seq, error) from error
-        self.add(event, check)
+        self.add(event)
 
     def add(self, event: Event, check: bytes | None = None) -> None:
         """Take in one more event; in any order, each sequence number once. check: its own, where it is known."""
@@ -161,7 +167,7 @@ class Slice:
             self._checks[event.seq] = check
         self._unpacked.append(event.seq)
         self.newest = max(self.newest, event.seq)
-        self.size += len(event.payload)
+        self.size += event.size
         if event.kind == FILLER:
             return
         checkpoint_id = self.about(event.seq)
@@ -217,12 +223,22 @@ class Slice:
         """This slice without the events after `last`, which is not below `covers`."""
         if all(seq <= last for seq in self.events):
             return self
-        start = [seq for seq in self.events if seq <= self.covers]
-        snapshot = [Told(seq, self.events[seq].payload, self.check(seq)) for seq in start]
-        shorter = Slice(self.epoch, snapshot, covers=self.covers, earlier=self.earlier)
-        for seq in sorted(seq for seq in self.events if self.covers < seq <= last):
-            shorter.add(self.events[seq])
+        kept = sorted(seq for seq in self.events if seq <= last)
+        start = ((self.events[seq], self.check(seq)) for seq in kept if seq <= self.covers)
+        shorter = Slice(self.epoch, start, covers=self.covers, earlier=self.earlier)
+        for seq in kept:
+            if seq > self.covers:
+                shorter.add(self.events[seq])
+        shorter.learn(self)
         return shorter
+
+    def learn(self, other: Slice) -> None:
+        """Take over what another slice of the same log knows of the checkpoints of this one."""
+        for seq in self.checkpoints.values():
+            if seq in other._folded:
+                self._folded[seq] = other._folded[seq]
+            if seq in other._states:
+                self._states[seq] = other._states[seq]
 
     @property
     def writes_ids(self) -> Iterable[str]:
@@ -354,7 +370,7 @@ class Slice:
 
     def put_state(self, seq: int, state: State) -> None:
         """Remember a state that the caller knows, instead of folding it again."""
-        self._states[seq] = state
+        self._states[seq] = self.last_put = state
         self._state_bytes = sum(len(stored.data) for stored in state.values())
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 
 from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, SPAN, Unsupported, context_of, open_record
@@ -16,6 +17,7 @@ from foldpoint.engine.fold import Earlier, Nothing, Slice
 from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.records import HeadRecord
+from foldpoint.engine.snapshot import events_of
 from foldpoint.errors import CorruptRecord, UnsupportedFormat
 
 _READ_AHEAD = 8
@@ -202,8 +204,17 @@ class Reader:
     ) -> Slice:
         if ref is None:
             return Slice(layout.epoch)
-        told = self._open_snapshot(layout.epoch, ref, parts)
-        return Slice(layout.epoch, told, covers=ref.covers, earlier=Before(self, layout, end, ref.covers, last))
+        again = partial(self._open_snapshot, layout.epoch, ref, parts)
+        try:
+            return Slice(
+                layout.epoch,
+                events_of(again(), again),
+                covers=ref.covers,
+                earlier=Before(self, layout, end, ref.covers, last),
+                beside=sum(len(part or b"") for part in parts),
+            )
+        except Malformed as error:
+            raise CorruptRecord(keys.snapshot_parts(layout.epoch, ref)[0], str(error)) from error
 
     def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> list[Told]:
         part_keys = keys.snapshot_parts(epoch, ref)

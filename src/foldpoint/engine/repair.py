@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, SPAN, deflate
 from foldpoint.codecs.head import Head
+from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment, encode_snapshot, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
@@ -84,7 +85,7 @@ class _Lost:
             return []
         return self._sealed_run(low, high) if level == 1 else self._merged(position, low, high)
 
-    def _sealed(self, key: bytes, kind: int, content: bytes) -> tuple[bytes, bytes]:
+    def _sealed(self, key: bytes, kind: int, content: bytes | Rope) -> tuple[bytes, bytes]:
         codec, body = deflate(content, _LEVEL)
         return key, self._io.seal(key, kind, codec, body)
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
-from foldpoint.codecs.envelope import CONTEXT_BYTES, SEGMENT, SNAPSHOT, deflate
+from foldpoint.codecs.envelope import CONTEXT_BYTES, SEGMENT, SNAPSHOT, deflate, inflate
 from foldpoint.codecs.event import CHECKPOINT, FILLER_PAYLOAD, builds_on, check_of_all
 from foldpoint.codecs.head import Head
-from foldpoint.codecs.segment import Footing, Segment, SnapshotRef, Span, Told, encode_segment, encode_snapshot
+from foldpoint.codecs.segment import (
+    Footing,
+    Segment,
+    SnapshotRef,
+    Span,
+    Told,
+    decode_snapshot,
+    encode_segment,
+    encode_snapshot,
+)
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.reading import Reader, add_segment
-from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.engine.snapshot import events_of, snapshot_events
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict, StrayRecord
 from foldpoint.settings import Settings
@@ -110,7 +120,7 @@ class Sealer:
         if kept and not idle:
             codec, body = deflate(content, self.settings.segment_level)
         head = self._write_snapshot(head, codec, body, kept)
-        return head, self._restart(view, head, snapshot)
+        return head, self._restart(view, head, snapshot, partial(_opened, codec, body))
 
     def _write_snapshot(self, head: Head, codec: int, body: bytes, kept: bool) -> Head:
         """The head with the snapshot; a number that another sealer took is passed over."""
@@ -126,20 +136,31 @@ class Sealer:
                 return replace(head, kept=ref, kept_logged=0) if kept else head
         raise Conflict(f"thread {head.thread_id!r}: {_ATTEMPTS} snapshot numbers were taken by others; call again")
 
-    def _restart(self, view: View, head: Head, snapshot: list[Told]) -> Slice:
-        """The slice that begins with the snapshot just written, keeping the states that are known.
+    def _restart(self, view: View, head: Head, snapshot: list[Told], again: Callable[[], list[Told]]) -> Slice:
+        """The slice that begins with the snapshot just written, keeping what is known of its checkpoint.
 
         And what an event is compressed against that is put meanwhile.
         """
         old = view.slice
         preceding = view.preceding(head.sealed + 1)
         known = {at: payload for at, payload in preceding.items() if len(payload) <= CONTEXT_BYTES}
-        slice_ = Slice(old.epoch, snapshot, covers=head.sealed, earlier=self.reader.earlier(head, known))
+        slice_ = Slice(
+            old.epoch,
+            events_of(snapshot, again, old),
+            covers=head.sealed,
+            earlier=self.reader.earlier(head, known),
+            beside=head.snapshot_bytes,
+        )
+        slice_.learn(old)
         for seq in slice_.checkpoints.values():
             slice_.put_state(seq, old.state(seq))
         for seq in sorted(seq for seq in old.events if seq > head.sealed):
             slice_.add(old.events[seq])
         return slice_
+
+
+def _opened(codec: int, body: bytes) -> list[Told]:
+    return decode_snapshot(inflate(codec, body))
 
 
 def segment_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Segment:

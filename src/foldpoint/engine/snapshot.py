@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from foldpoint.codecs.event import Base, encode_checkpoint, encode_writes
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from foldpoint.codecs.event import CHECKPOINT, Base, Event, encode_whole, encode_writes, unpack_event
 from foldpoint.codecs.model import Checkpoint
+from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.segment import Told
 from foldpoint.engine.fold import Slice
+
+LARGE = 1 << 14
+"""Bytes; to open a snapshot once more takes longer than to keep less."""
 
 
 def snapshot_events(slice_: Slice, covers: int) -> list[Told]:
@@ -14,27 +22,48 @@ def snapshot_events(slice_: Slice, covers: int) -> list[Told]:
     Each keeps its sequence number, so that later events can go on naming it. Ascending.
     """
     whole = slice_.until(covers)
-    events: list[tuple[int, bytes]] = []
-    base = None
+    events: dict[int, bytes | Rope] = {}
     latest = whole.latest()
     if latest is not None:
         folded = latest.folded
-        checkpoint = Checkpoint(folded.header, latest.state(), folded.labels, folded.metadata, folded.carried)
-        events.append((folded.seq, encode_checkpoint(folded.seq, checkpoint, None)))
-        base = whole.base(folded.seq)
-        events += _writes_events(whole, folded.header.id, base)
+        checkpoint = Checkpoint(folded.header, whole.state(folded.seq), folded.labels, folded.metadata, folded.carried)
+        events[folded.seq] = encode_whole(folded.seq, checkpoint)
+        events |= _writes_events(whole, folded.header.id, whole.base(folded.seq))
     for checkpoint_id in whole.orphans():
-        events += _writes_events(whole, checkpoint_id, None)
-    return [Told(seq, payload, whole.check(seq)) for seq, payload in sorted(events)]
+        events |= _writes_events(whole, checkpoint_id, None)
+    return [Told(seq, events[seq], whole.check(seq)) for seq in sorted(events)]
 
 
-def _writes_events(slice_: Slice, checkpoint_id: str, base: Base | None) -> list[tuple[int, bytes]]:
-    events: list[tuple[int, bytes]] = []
+def events_of(
+    snapshot: Iterable[Told], again: Callable[[], list[Told]], known: Slice | None = None
+) -> Iterator[tuple[Event, bytes]]:
+    """The events that a slice begins with, and their checks. Raises Malformed.
+
+    Large payloads are not kept beside what they fold to: `again` gives the snapshot once more. known: a slice that
+    tells which checkpoint it holds, and what that folds to, so that it need not be unpacked.
+    """
+    for seq, payload, check in snapshot:
+        if len(payload) < LARGE:
+            yield unpack_event(seq, bytes(payload)), check
+            continue
+        source = partial(_payload_of, again, seq)
+        if known is not None and seq in known.checkpoints.values():
+            yield Event(seq, CHECKPOINT, None, known.about(seq), source), check
+        else:
+            yield replace(unpack_event(seq, bytes(payload)), source=source), check
+
+
+def _payload_of(again: Callable[[], list[Told]], seq: int) -> bytes:
+    return next(bytes(one.payload) for one in again() if one.seq == seq)
+
+
+def _writes_events(slice_: Slice, checkpoint_id: str, base: Base | None) -> dict[int, bytes]:
+    events: dict[int, bytes] = {}
     logged = slice_.writes_events(checkpoint_id)
     for at, (seq, writes) in enumerate(logged):
         known = None
         if base is not None and seq > base.folded.seq:
             earlier = logged[:at]
             known = Base(base.folded, base.state, lambda earlier=earlier: earlier)  # type: ignore[misc]
-        events.append((seq, encode_writes(seq, checkpoint_id, writes, known)))
+        events[seq] = encode_writes(seq, checkpoint_id, writes, known)
     return events

@@ -42,6 +42,6 @@ class View:
         for at in range(seq - 1, max(self.head.sealed, seq - 1 - most), -1):
             if size >= CONTEXT_BYTES or (event := events.get(at)) is None:
                 break
-            payloads[at] = event.payload
-            size += len(event.payload)
+            payloads[at] = payload = event.payload
+            size += len(payload)
         return payloads

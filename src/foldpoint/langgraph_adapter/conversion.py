@@ -17,7 +17,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
 
 from foldpoint.codecs.event import Folded
-from foldpoint.codecs.model import PARENTS, Checkpoint, Header, Scalar, Value, Write
+from foldpoint.codecs.model import PARENTS, Checkpoint, Header, Scalar, Stored, Value, Write
 from foldpoint.langgraph_adapter.decoding import Decoder
 from foldpoint.langgraph_adapter.encoding import Encoder
 
@@ -32,8 +32,12 @@ def to_checkpoint(
     config: RunnableConfig,
     checkpoint: LangGraphCheckpoint,
     metadata: CheckpointMetadata,
+    known: Mapping[str, Stored],
 ) -> Checkpoint:
-    """Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string."""
+    """known: values that were put before; those that come again are shared.
+
+    Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string.
+    """
     _check_names("channels", checkpoint["channel_values"])
     _check_names("channel_versions", checkpoint["channel_versions"])
     _check_names("updated_channels", checkpoint.get("updated_channels") or ())
@@ -55,7 +59,8 @@ def to_checkpoint(
             extra=encoder.value(extra) if extra else None,
         ),
         channels={
-            name: encoder.channel((*stream, name), value) for name, value in checkpoint["channel_values"].items()
+            name: encoder.channel((*stream, name), value).shared(known.get(name))
+            for name, value in checkpoint["channel_values"].items()
         },
         labels=labels,
         metadata=encoder.value(rest) if rest else None,

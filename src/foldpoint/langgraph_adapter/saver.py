@@ -229,8 +229,9 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint with all its channel values; durable when it returns."""
-        thread_id, namespace = _stream(config)
-        stored = conversion.to_checkpoint(self._encoder, (thread_id, namespace), config, checkpoint, metadata)
+        thread_id, namespace = stream = _stream(config)
+        known = self._engine.last_put(*stream)
+        stored = conversion.to_checkpoint(self._encoder, stream, config, checkpoint, metadata, known)
         tail = self._engine.put(thread_id, namespace, stored, ttl=self._lifetime.seconds)
         self._after_write(thread_id, namespace, tail)
         return conversion.to_config(config["configurable"]["thread_id"], namespace, checkpoint["id"])
