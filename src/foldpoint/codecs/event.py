@@ -11,7 +11,7 @@ filtering touch no value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -292,16 +292,15 @@ def copied(checkpoint: Checkpoint) -> Checkpoint | None:
     seen = {node: dict(by_channel) for node, by_channel in old.versions_seen.items()}
     if {*map(type, (old.channel_versions, old.versions_seen, *old.versions_seen.values()))} != {dict}:
         return None
-    header = replace(
-        old, channel_versions=versions, versions_seen=seen, updated_channels=None if updated is None else [*updated]
-    )
+    updated = None if updated is None else [*updated]
     maps: list[dict[str, Any]] = [versions, labels, *seen.values()]
-    ids = (header.id,) if header.parent is None else (header.id, header.parent)
-    texts = chain(ids, (header.ts,), seen, header.updated_channels or (), *maps)
+    ids = (old.id,) if old.parent is None else (old.id, old.parent)
+    texts = chain(ids, (old.ts,), seen, updated or (), *maps)
     scalars = set(map(type, chain.from_iterable(map(dict.values, maps))))
-    if type(header.v) is not int or not set(map(type, texts)) <= {str} or not scalars <= _SCALARS:
+    if type(old.v) is not int or not set(map(type, texts)) <= {str} or not scalars <= _SCALARS:
         return None
-    return replace(checkpoint, header=header, labels=labels, carried=dict(checkpoint.carried))
+    header = Header(old.id, old.parent, old.v, old.ts, versions, seen, updated, old.extra)
+    return Checkpoint(header, checkpoint.channels, labels, checkpoint.metadata, dict(checkpoint.carried))
 
 
 def folded_of(seq: int, checkpoint: Checkpoint) -> Folded:

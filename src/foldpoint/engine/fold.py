@@ -380,13 +380,14 @@ class Slice:
 
     def forget_states(self, *keep: int) -> None:
         """Drop remembered states and writes, and what else can be made of payloads again, but for `keep`."""
-        known = {**self._states, **self._recent}
-        self._states = {seq: known[seq] for seq in keep if seq in known}
+        known = {seq: self._states.get(seq, self._recent.get(seq)) for seq in keep}
+        self._states = {seq: state for seq, state in known.items() if state is not None}
         self._recent.clear()
         self._writes.clear()
         self._writes_bytes = 0
-        for seq in set(self._unpacked).difference(keep):
-            self.events[seq] = self.events[seq].packed()
+        for seq in self._unpacked:
+            if seq not in keep:
+                self.events[seq] = self.events[seq].packed()
         self._unpacked = [*keep]
 
     def put_writes(self, seq: int, writes: list[Write]) -> None:
