@@ -71,11 +71,16 @@ _VERBS = ("create", "get_head", "get_many")
 
 
 class Profile:
-    """Seconds of each part's own, by call. Only of the thread that made it."""
+    """Seconds of each part's own, by call. Only of the thread that made it.
 
-    def __init__(self) -> None:
+    looking: seconds that it takes the caller of a watched function that it is watched; they are no part's.
+    """
+
+    def __init__(self, looking: float = 0.0) -> None:
+        self._looking = looking
         self._thread = threading.get_ident()
         self._inner: list[float] = []
+        self._seen = 0
         self._parts: Counter[str] = Counter()
         self.calls: defaultdict[str, list[Counter[str]]] = defaultdict(list)
 
@@ -94,19 +99,33 @@ class Profile:
             finally:
                 seconds = time.perf_counter() - started
                 self._parts[part] += seconds - self._inner.pop()
+                self._seen += 1
                 if self._inner:
-                    self._inner[-1] += seconds
+                    self._inner[-1] += seconds + self._looking
 
         return timed
 
     @contextmanager
     def call(self, kind: str) -> Iterator[None]:
-        self._parts = Counter()
+        self._parts, self._seen = Counter(), 0
         started = time.perf_counter()
         yield
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started - self._seen * self._looking
         self._parts[REST] = seconds - sum(self._parts.values())
         self.calls[kind].append(self._parts)
+
+    @classmethod
+    def calibrated(cls) -> Profile:
+        """One that knows what it takes to look."""
+        trial, repeats = cls(), 10_000
+        watched = trial._timed(lambda: None, REST)
+        with trial.call("trial"):
+            trial._inner.append(0.0)
+            started = time.perf_counter()
+            for _ in range(repeats):
+                watched()
+            seconds = time.perf_counter() - started
+        return cls((seconds - trial._inner.pop()) / repeats)
 
     def means(self, kind: str, last: int) -> dict[str, float]:
         """Microseconds by part, of the middle half of the `last` calls of this kind."""
@@ -213,7 +232,7 @@ def main(url: str | None, trace: Path | None, seed: int, messages: int, calls: i
 
 def measure(url: str, source: Source, messages: int, calls: int) -> dict[str, dict[str, float]]:
     """Microseconds by part, by kind of call, and the floors."""
-    asked, profile = _recorded(source, messages), Profile()
+    asked, profile = _recorded(source, messages), Profile.calibrated()
     for part, owner, names in PARTS:
         for name in names:
             profile.watch(owner, name, part)
