@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from foldpoint.engine import sqlite_file as module
+from foldpoint.engine import sqlite_schema as schema
 from foldpoint.engine.records import HeadRecord
 from foldpoint.engine.sqlite import SqliteStore
 from foldpoint.engine.sqlite_errors import translate
@@ -186,7 +187,7 @@ class TestForeignFiles:
     def test_a_newer_schema(self, path: Path) -> None:
         SqliteStore(path).close()
         with sqlite3.connect(path) as db:
-            db.execute(f"PRAGMA user_version = {module.SCHEMA_VERSION + 1}")
+            db.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
         db.close()
         self.refused(path, "upgrade Foldpoint")
 
@@ -298,8 +299,8 @@ assert store.get_many([b"0", b"small", b"big"]) == [b"v" * 300, b"v", bytes(500_
         store.create(records, ttl=None)
         store.close()
         with path.open("r+b") as file:
-            file.seek(module.PAGE_SIZE * 10)
-            file.write(b"\xa5" * (os.stat(path).st_size - module.PAGE_SIZE * 10))
+            file.seek(schema.PAGE_SIZE * 10)
+            file.write(b"\xa5" * (os.stat(path).st_size - schema.PAGE_SIZE * 10))
         store = SqliteStore(path)
         with pytest.raises(StoreUnavailable, match="the file is damaged") as caught:
             store.get_many([key for key, _ in records])
@@ -351,8 +352,8 @@ class TestTogether:
 
     def test_one_sync_serves_all_that_wait(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         began: list[bool] = []
-        begin = module._when_free
-        monkeypatch.setattr(module, "_when_free", lambda *args: began.append(True) or begin(*args))
+        begin = module.when_free
+        monkeypatch.setattr(module, "when_free", lambda *args: began.append(True) or begin(*args))
         keys = [b"%d" % (n // 2) for n in range(16)]  # each key twice
         made = self.waiting(store, [lambda key=key: store.create([(key, b"v")], ttl=None) for key in keys])
         assert len(began) == 1
@@ -602,7 +603,7 @@ class TestSpace:
         db = sqlite3.connect(path)
         pragmas = ("application_id", "user_version", "page_size", "auto_vacuum", "journal_mode")
         values = [db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas]
-        assert values == [module.APPLICATION_ID, module.SCHEMA_VERSION, 2048, 2, "wal"]
+        assert values == [schema.APPLICATION_ID, schema.SCHEMA_VERSION, 2048, 2, "wal"]
         db.close()
 
     def test_reclaim_gives_the_pages_of_removed_records_back(self, store: SqliteStore, path: Path) -> None:
@@ -637,14 +638,14 @@ class TestSpace:
         store.reclaim()
         assert free_and_all(path)[0] == 0
 
-    @pytest.mark.parametrize("step", ["BEGIN IMMEDIATE", f"PRAGMA auto_vacuum = {module.VACUUM_ON_DEMAND}"])
+    @pytest.mark.parametrize("step", ["BEGIN IMMEDIATE", f"PRAGMA auto_vacuum = {schema.VACUUM_ON_DEMAND}"])
     def test_removal_does_not_fail_or_wait_long_where_pages_cannot_be_given_back(
         self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
         records = random_records(20, 20_000)
         store.create(records, ttl=None)
         db = sqlite3.connect(path, isolation_level=None)
-        when_free, trim = module._when_free, module.SqliteFile.trim
+        when_free, trim = module.when_free, module.SqliteFile.trim
 
         def locked(writer: sqlite3.Connection, statement: str, patience: float) -> sqlite3.Cursor:
             if statement == step:
@@ -652,9 +653,9 @@ class TestSpace:
             return when_free(writer, statement, patience)
 
         def trimmed(self: module.SqliteFile) -> None:
-            monkeypatch.setattr(module, "_when_free", locked)
+            monkeypatch.setattr(module, "when_free", locked)
             trim(self)
-            monkeypatch.setattr(module, "_when_free", when_free)
+            monkeypatch.setattr(module, "when_free", when_free)
 
         monkeypatch.setattr(module, "TRIM_PATIENCE", 0.1)
         monkeypatch.setattr(module.SqliteFile, "trim", trimmed)
@@ -666,7 +667,7 @@ class TestSpace:
         db.close()
         monkeypatch.undo()
         assert store.create(records[:1], ttl=None) == [True]
-        assert mode_of(path) == module.VACUUM_ON_DEMAND
+        assert mode_of(path) == schema.VACUUM_ON_DEMAND
 
     def test_removal_does_not_fail_where_the_disk_has_room_for_it_but_not_for_giving_pages_back(
         self, path: Path
@@ -738,7 +739,7 @@ for room in range(100_000, 500_000, 50_000):
         store.create([(b"k", b"v")], ttl=None)
         store.close()
         db = sqlite3.connect(path, isolation_level=None)
-        db.execute(f"PRAGMA auto_vacuum = {module.VACUUM_AT_COMMIT}")
+        db.execute(f"PRAGMA auto_vacuum = {schema.VACUUM_AT_COMMIT}")
         db.execute("BEGIN IMMEDIATE")
         store = SqliteStore(path, busy_timeout=0.2)
         assert store.get_many([b"k"]) == [b"v"]
@@ -747,7 +748,7 @@ for room in range(100_000, 500_000, 50_000):
         db.execute("ROLLBACK")
         db.close()
         assert store.create([(b"n", b"v")], ttl=None) == [True]
-        assert mode_of(path) == module.VACUUM_ON_DEMAND
+        assert mode_of(path) == schema.VACUUM_ON_DEMAND
         store.close()
 
     def test_reclaim_waits_for_a_process_that_writes_all_the_time(self, store: SqliteStore, path: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import sqlite3
 import threading
 import time
@@ -22,20 +21,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 from foldpoint.engine.memory import MIB
-from foldpoint.engine.sqlite_errors import is_busy, translate
+from foldpoint.engine.sqlite_errors import translate
+from foldpoint.engine.sqlite_forks import forks
 from foldpoint.engine.sqlite_pool import Pool
-from foldpoint.errors import StoreBusy, StoreMismatch, StoreUnavailable
+from foldpoint.engine.sqlite_schema import VACUUM_AT_COMMIT, VACUUM_ON_DEMAND, prepare
+from foldpoint.engine.sqlite_statements import done_when_free, scalar, wait_for_locks, when_free
+from foldpoint.errors import StoreBusy, StoreUnavailable
 
-APPLICATION_ID = 0x464C4450  # "FLDP", written to disk
-SCHEMA_VERSION = 1  # user_version, written to disk
-PAGE_SIZE = 2048
 MAX_CONNECTIONS = 8
-WAL_PAGES = 128
-"""The write-ahead log begins anew about every so many pages: a few hundred KB stand beside the file, not two MB."""
-WAL_KEPT = MIB
 WAL_LIMIT = 16 * MIB
 WAL_UNSEEN = MIB // 4  # written before the log's size is asked for
 CHECKPOINT_PATIENCE = 1.0  # seconds
@@ -44,21 +39,8 @@ TRIM_PATIENCE = 0.1  # seconds
 TRIM_PAUSE = 60.0  # seconds
 WRITER_PATIENCE = 0.01  # seconds
 """A writer's connection waits no longer for locks: SQLite backs off to 100 ms, and starves beside one that never rests.
-So what may meet a lock there is executed `_when_free`."""
+So what may meet a lock there is executed `when_free`."""
 
-_DDL = (
-    "CREATE TABLE heads(key BLOB PRIMARY KEY, thread BLOB, revision INTEGER, value BLOB, expires INTEGER)"
-    " WITHOUT ROWID",
-    "CREATE INDEX heads_thread ON heads(thread)",
-    "CREATE TABLE log(key BLOB PRIMARY KEY, value BLOB, expires INTEGER) WITHOUT ROWID",
-    "CREATE TABLE large(id INTEGER PRIMARY KEY, body BLOB)",
-    "CREATE TRIGGER log_removed AFTER DELETE ON log WHEN typeof(old.value) = 'integer'"
-    " BEGIN DELETE FROM large WHERE id = old.value; END",
-    "CREATE TRIGGER log_replaced AFTER UPDATE OF value ON log WHEN typeof(old.value) = 'integer'"
-    " BEGIN DELETE FROM large WHERE id = old.value; END",
-)
-
-VACUUM_AT_COMMIT, VACUUM_ON_DEMAND = 1, 2  # modes of auto_vacuum: FULL and INCREMENTAL
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +64,7 @@ class SqliteFile:
         self._waiting: deque[_Request] = deque()
         self._pool = Pool(self._open, MAX_CONNECTIONS, busy_timeout)
         self._writer = Pool(self._open_writer, 1, busy_timeout)
-        _forks.watch(self)
+        forks.watch(self)
 
     def require_open(self) -> None:
         if reason := self._pool.why_closed():
@@ -148,7 +130,7 @@ class SqliteFile:
                 return [request.work(db) for request in requests]
         with self._connection(self._writer) as db:
             self._check_identity()
-            answer = _done_when_free(lambda: requests[0].work(db), self._busy_timeout)
+            answer = done_when_free(lambda: requests[0].work(db), self._busy_timeout)
             self._trim_wal(db, size)
             return [answer]
 
@@ -168,7 +150,7 @@ class SqliteFile:
             self._check_identity()
             if not lasting:
                 self._ask_disk(db, lasting=False)
-            _when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
+            when_free(db, "BEGIN IMMEDIATE", self._busy_timeout)
             yield db
             db.execute("COMMIT")
             if not lasting:
@@ -200,7 +182,7 @@ class SqliteFile:
             return
         try:
             with self._turn(), self._connection(self._writer) as db:
-                free, pages = _scalar(db, "PRAGMA freelist_count"), _scalar(db, "PRAGMA page_count")
+                free, pages = scalar(db, "PRAGMA freelist_count"), scalar(db, "PRAGMA page_count")
                 if pages / 8 <= free <= MOST_TRIMMED and _may_reuse_log(db):
                     self._give_back(db, TRIM_PATIENCE)
         except StoreUnavailable as error:
@@ -210,7 +192,7 @@ class SqliteFile:
     def vacuum(self) -> None:
         """Give free pages back and empty the log. Other writers wait."""
         with self._turn(), self._connection(self._writer) as db:
-            if _scalar(db, "PRAGMA freelist_count"):
+            if scalar(db, "PRAGMA freelist_count"):
                 self._give_back(db, self._busy_timeout)
             self._checkpoint(db)
 
@@ -222,10 +204,10 @@ class SqliteFile:
         until it is opened again for writing: as good, but slower to remove from.
         """
         self._ask_disk(db, lasting=False)
-        _when_free(db, "BEGIN IMMEDIATE", patience)
+        when_free(db, "BEGIN IMMEDIATE", patience)
         db.execute(f"PRAGMA auto_vacuum = {VACUUM_AT_COMMIT}")
         db.execute("COMMIT")
-        _when_free(db, f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}", patience)
+        when_free(db, f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}", patience)
         self._ask_disk(db, lasting=True)
 
     def _ask_disk(self, db: sqlite3.Connection, *, lasting: bool) -> None:
@@ -279,16 +261,16 @@ class SqliteFile:
 
     def _checkpoint(self, db: sqlite3.Connection) -> bool:
         """Whether the log is empty now. Waits a short while for readers: other writers wait behind it."""
-        _wait_for_locks(db, CHECKPOINT_PATIENCE)
+        wait_for_locks(db, CHECKPOINT_PATIENCE)
         try:
-            return bool(_scalar(db, "PRAGMA wal_checkpoint(TRUNCATE)") == 0)
+            return bool(scalar(db, "PRAGMA wal_checkpoint(TRUNCATE)") == 0)
         finally:
-            _wait_for_locks(db, WRITER_PATIENCE)
+            wait_for_locks(db, WRITER_PATIENCE)
 
     def _open_writer(self) -> sqlite3.Connection:
         db = self._open()
-        _wait_for_locks(db, WRITER_PATIENCE)
-        if _scalar(db, "PRAGMA auto_vacuum") == VACUUM_AT_COMMIT:
+        wait_for_locks(db, WRITER_PATIENCE)
+        if scalar(db, "PRAGMA auto_vacuum") == VACUUM_AT_COMMIT:
             with suppress(sqlite3.OperationalError):  # locked: the next writer's turn
                 db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
         return db
@@ -305,7 +287,7 @@ class SqliteFile:
         )
         try:
             self._check_identity()
-            _prepare(db, self._path, self._synchronous, self._busy_timeout)
+            prepare(db, self._path, self._synchronous, self._busy_timeout)
         except BaseException:
             db.close()
             raise
@@ -343,121 +325,6 @@ class _Request:
         return self._answer
 
 
-class _Forks:
-    """Sees to it that no file of ours is open in SQLite while this process forks."""
-
-    def __init__(self) -> None:
-        self._files: WeakSet[SqliteFile] = WeakSet()
-        self._lock = threading.Lock()
-        self._held: list[SqliteFile] = []
-
-    def watch(self, file: SqliteFile) -> None:
-        with self._lock:
-            self._files.add(file)
-
-    def before(self) -> None:
-        self._lock.acquire()  # until the fork is over: forks in two threads take their turns
-        for file in list(self._files):
-            self._held.append(file)
-            file.before_fork()
-
-    def after_in_parent(self) -> None:
-        for file in self._held:
-            file.after_fork_in_parent()
-        self._release()
-
-    def after_in_child(self) -> None:
-        for file in self._held:
-            file.after_fork_in_child()
-        self._release()
-
-    def _release(self) -> None:
-        self._held = []
-        if self._lock.locked():
-            self._lock.release()
-
-
-_forks = _Forks()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_forks.before, after_in_parent=_forks.after_in_parent, after_in_child=_forks.after_in_child
-    )
-
-
-def _prepare(db: sqlite3.Connection, path: Path, synchronous: str, busy_timeout: float) -> None:
-    """Bring a new connection, and a new file, to the state that the store relies on."""
-    db.execute("PRAGMA trusted_schema = OFF")
-    db.execute(f"PRAGMA synchronous = {synchronous}")
-    db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
-    db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-    if not _is_ours(db, path):
-        _create_schema(db, path)
-    _use_wal(db, path, busy_timeout)
-
-
-def _is_ours(db: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file holds a store; False if it is empty. Raises StoreMismatch for anything else."""
-    application, version, tables = db.execute(
-        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),"
-        " (SELECT count(*) FROM sqlite_master)"
-    ).fetchone()
-    if application == APPLICATION_ID and version == SCHEMA_VERSION:
-        return True
-    if application == APPLICATION_ID:
-        raise StoreMismatch(
-            f"SQLite store {path}: its schema is version {version} and this Foldpoint reads"
-            f" {SCHEMA_VERSION}; upgrade Foldpoint"
-        )
-    if application or version or tables:
-        raise StoreMismatch(
-            f"{path} is another application's SQLite database (application_id {application:#x}, user_version"
-            f" {version}, {tables} schema entries); give Foldpoint a file of its own"
-        )
-    return False
-
-
-def _create_schema(db: sqlite3.Connection, path: Path) -> None:
-    """REQUIRES an empty file; another process may be doing the same."""
-    db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-    db.execute(f"PRAGMA auto_vacuum = {VACUUM_ON_DEMAND}")
-    db.execute("BEGIN EXCLUSIVE")
-    if not _is_ours(db, path):
-        for statement in _DDL:
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    db.execute("COMMIT")
-
-
-def _use_wal(db: sqlite3.Connection, path: Path, patience: float) -> None:
-    """Switch the file to a write-ahead log. SQLite does not wait for others' locks here, so this does."""
-    if _scalar(db, "PRAGMA journal_mode") == "wal":
-        return
-    [mode] = _when_free(db, "PRAGMA journal_mode = WAL", patience).fetchone()
-    if mode != "wal":
-        raise StoreUnavailable(f"SQLite store {path}: its file system cannot share memory; move it to a local disk")
-
-
-def _when_free(db: sqlite3.Connection, statement: str, patience: float) -> sqlite3.Cursor:
-    """Execute `statement`, again and again for `patience` seconds while the file is locked."""
-    return _done_when_free(lambda: db.execute(statement), patience)
-
-
-def _done_when_free(call: Callable[[], T], patience: float) -> T:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return call()
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or time.monotonic() >= deadline:
-                raise
-        time.sleep(random.uniform(0.0005, 0.005))
-
-
-def _scalar(db: sqlite3.Connection, statement: str) -> Any:
-    return db.execute(statement).fetchone()[0]
-
-
 def _may_reuse_log(db: sqlite3.Connection) -> bool:
     """Whether all that was committed is in the file, and no reader needs the log for it."""
     _, frames, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -469,11 +336,6 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     if text in ("", ":memory:") or "\0" in text:
         raise ValueError(f"{text!r} is no file; for a store in memory use the URL memory:")
     return Path(os.path.realpath(text))  # SQLite too puts its log beside the target of a link
-
-
-def _wait_for_locks(db: sqlite3.Connection, seconds: float) -> None:
-    """How long SQLite itself waits for other connections' locks from now on."""
-    db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
 
 def _size(path: str) -> int:
