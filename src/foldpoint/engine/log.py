@@ -8,10 +8,8 @@ head; a writer trusts its knowledge for a tenth of the grace, and checks its age
 
 from __future__ import annotations
 
-import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import RLock
@@ -35,13 +33,11 @@ from foldpoint.engine.io import RecordIO
 from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import Reader, read_head
 from foldpoint.engine.records import HeadRecord
-from foldpoint.engine.repair import restore
+from foldpoint.engine.recovery import Recovery
 from foldpoint.engine.sealing import Sealer
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict, CorruptRecord, LostRecord, StrayRecord
+from foldpoint.errors import Conflict, CorruptRecord, StrayRecord
 from foldpoint.settings import Settings
-
-log = logging.getLogger("foldpoint")
 
 _ATTEMPTS = 64
 _NUMBERS = 1024
@@ -52,11 +48,6 @@ _SUSPICIOUS = 1.0
 """Seconds; a put that took longer may have outlived a crash of the store."""
 _SMALL = 128
 """Bytes. To compress an event below that would take a tenth of a put, and save some 40 bytes until it is sealed."""
-_ADVICE = (
-    "thread {!r}: it could not be restored from what is left. Bring back servers that are down or cut off: they may "
-    "hold it. `foldpoint verify --thread T --repair` tells what else is missing, and mends more; with --quarantine URL "
-    "the thread goes on without what stays lost"
-)
 
 
 class Log:
@@ -76,8 +67,7 @@ class Log:
         self.metrics = metrics
         self.lock = RLock()
         self.view: View | None = None
-        self._restores: Counter[bytes] = Counter()
-        self._strays: dict[bytes, bytes] = {}
+        self._recovery = Recovery(thread_id, self.reader)
 
     def swap(self, head: Head, revision: int | None) -> int | None:
         """Store `head` over the one of `revision` (None: over none). Durable. Its revision; None if another is stored.
@@ -108,14 +98,14 @@ class Log:
             head = read_head(record)
             try:
                 if self.view is not None and record.revision < self.view.revision:
-                    self._put_again(head)  # a crash took the newest heads, and may have taken more
+                    self._recovery.put_again(head)  # a crash took the newest heads, and may have taken more
                 slice_ = self._slice(head)
             except CorruptRecord as error:
                 # What is known may hold what the store has lost, and now a part of what came since: read all anew.
                 known, self.view = self.view, None
                 # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
-                if not self._has_moved(record.revision) and not self._put_again(head) and known is None:
-                    self._restore(head, error)
+                if not self._has_moved(record.revision) and not self._recovery.put_again(head) and known is None:
+                    self._recovery.restore(head, error)
                 continue
             if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
                 continue  # held up: what it named may be removed by now, and a removed slot looks like a free one
@@ -134,50 +124,9 @@ class Log:
         if self._has_moved(self.view.revision):
             return
         if isinstance(error, StrayRecord) and not self.io.store.capabilities.ordered:
-            self._drop(self.view, error)
+            self._recovery.drop(self.view, error, self.swap)
             return
-        self._restore(self.view.head, error)
-
-    def _drop(self, view: View, error: StrayRecord) -> None:
-        """Remove a record that no head names, if none can come to: the head moves, so a swap still under way fails.
-
-        Hazard: nodes that are cut off from the others answer with old heads, which do not name what the others' do. So
-        it must be found twice while the store is settled. Raises StoreBusy while it is not.
-        Hazard: another process may have removed it, and written what belongs there; then that is restored.
-        """
-        key, settled = error.key, self.io.store.settled()
-        before = self._strays.pop(key, None)
-        if before is None:
-            self._strays[key] = settled
-            return
-        if before != settled:
-            raise error
-        if self.swap(view.head, view.revision):
-            parts = self.io.parts_of([key])
-            self.io.store.remove_many([key])
-            self.io.store.remove_many(parts)
-            log.warning("thread %r: removed %s: %s", self.thread_id, keys.words(key), key.hex())
-
-    def _put_again(self, head: Head) -> bool:
-        """Put what this process has put lately and the store has lost; whether that was anything."""
-        count = self.io.send_again(head.epoch, head.cleaned.sealed)
-        if count:
-            log.warning("thread %r: put %d records again, which the store had lost", self.thread_id, count)
-        return count > 0
-
-    def _restore(self, head: Head, error: CorruptRecord) -> None:
-        """Restore the record that was found missing; raises CorruptRecord for what cannot be."""
-        self._restores[error.key] += 1
-        if not isinstance(error, LostRecord) or self._restores[error.key] > _ATTEMPTS:
-            raise error
-        try:
-            restored = restore(self.reader, head, error.key)
-        except LostRecord as deeper:
-            self._restore(head, deeper)
-            return  # to be read again: then this one's turn comes
-        if not restored:
-            advice = _ADVICE.format(self.thread_id)
-            raise LostRecord(error.key, f"{keys.words(error.key)}, {error.reason}; {advice}") from error
+        self._recovery.restore(self.view.head, error)
 
     def _has_moved(self, revision: int) -> bool:
         record = self.io.store.get_head(self.key)
@@ -270,7 +219,7 @@ class Log:
                 view.slice.add(event, check)
                 view.last = seq
             if self.clock.monotonic() - began > _SUSPICIOUS:
-                self._put_again(view.head)
+                self._recovery.put_again(view.head)
             return view, event
         raise Conflict(f"thread {self.thread_id!r}: {_NUMBERS} sequence numbers were taken by others; call again")
 
