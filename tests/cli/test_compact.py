@@ -73,7 +73,7 @@ def test_several_processes_do_the_same_as_one(url: str) -> None:
     [
         (["--thread", "user-2"], {"user-1": 96, "user-2": 3, HOSTILE: 0}),
         (["--prefix", "user-"], {"user-1": 105, "user-2": 3, HOSTILE: 0}),
-        (["--thread", "nobody"], {"user-1": 96, "user-2": 0, HOSTILE: 0}),
+        (["--prefix", "nobody"], {"user-1": 96, "user-2": 0, HOSTILE: 0}),
     ],
 )
 def test_one_thread_or_those_of_a_prefix_and_no_others(url: str, which: list[str], expected: dict[str, int]) -> None:
@@ -181,13 +181,61 @@ def damage(tmp_path: Path, thread: str) -> None:
     database.close()
 
 
+def test_a_thread_that_is_not_there_is_refused(url: str) -> None:
+    result = run("compact", "--url", url, "--thread", "nobody")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "there is no thread 'nobody' in the store" in result.stderr
+
+
+def test_a_policy_of_the_environment_is_named(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[default]\nkeep_last = 1\n")
+    result = run("compact", "--url", url, "--all", "--dry-run", FOLDPOINT_POLICY=str(file))
+    assert f"By the policy in {file} (FOLDPOINT_POLICY)" in result.stderr
+    result = run("compact", "--url", url, "--all", "--dry-run", "--keep-last", "9", FOLDPOINT_POLICY=str(file))
+    assert "policy in" not in result.stderr
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize("archive", ["memory:", "banana"])
+def test_threads_are_not_exported_to_what_does_not_last(url: str, archive: str, dry: list[str]) -> None:
+    result = run("compact", "--url", url, "--all", "--purge-idle", "0s", "--export-to", archive, *dry)
+    assert result.exit_code == 1
+    assert "expected the URL of a store that lasts" in result.stderr
+    assert len(rows(run("threads", "--url", url, "--json"))) == 3
+
+
+def test_threads_are_not_exported_to_the_store_that_they_leave(url: str) -> None:
+    result = run("compact", "--url", url, "--all", "--purge-idle", "0s", "--export-to", url)
+    assert result.exit_code == 1
+    assert "is the store that is worked on; give the URL of another one" in result.stderr
+    assert len(rows(run("threads", "--url", url, "--json"))) == 3
+
+
+@pytest.mark.parametrize("where", ["missing/job.json", "."])
+def test_a_resume_file_that_cannot_be_written_is_refused_before_anything_is_done(
+    url: str, tmp_path: Path, where: str
+) -> None:
+    before = sealed(url)
+    result = run("compact", "--url", url, "--all", "--resume", str(tmp_path / where))
+    assert result.exit_code == 1
+    assert f"resume file {tmp_path / where}" in result.stderr
+    assert sealed(url) == before
+
+
+def test_reseal_wants_a_key(url: str) -> None:
+    result = run("compact", "--url", url, "--all", "--reseal")
+    assert result.exit_code == 2
+    assert "LANGGRAPH_AES_KEY, which is not set" in result.stderr
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_damaged_thread_is_named_and_the_others_are_compacted(url: str, tmp_path: Path, workers: str) -> None:
     damage(tmp_path, "user-2")
     result = run("compact", "--url", url, "--all", "--workers", workers)
     assert result.exit_code == 2
     assert "thread 'user-2': record " in result.stderr
-    assert "1 threads could not be compacted" in result.stderr
+    assert "1 thread could not be compacted; 4 other streams were" in result.stderr
     assert sealed(url)["user-1"] == 105
     result = run("compact", "--url", url, "--all", "--json")
     assert result.exit_code == 2

@@ -77,6 +77,22 @@ def test_quarantine_needs_repair(damaged: str, tmp_path: Path) -> None:
     assert not (tmp_path / "lost.db").exists()
 
 
+def test_what_stays_damaged_is_counted_and_what_to_do_is_said(damaged: str) -> None:
+    result = run("verify", "--url", damaged)
+    assert result.exit_code == 2
+    assert "Checked 2 streams, 1 of them damaged: try --repair" in result.stderr
+    result = run("verify", "--url", damaged, "--repair")
+    assert "1 of them damaged: what stays so is put out of the way by --quarantine URL" in result.stderr
+
+
+def test_a_thread_that_is_not_there_is_refused_and_makes_no_quarantine(damaged: str, tmp_path: Path) -> None:
+    lost = tmp_path / "lost.db"
+    result = run("verify", "--url", damaged, "--thread", "i11", "--repair", "--quarantine", f"sqlite:///{lost}")
+    assert result.exit_code == 1
+    assert "there is no thread 'i11' in the store" in result.stderr
+    assert not lost.exists()
+
+
 def test_a_store_is_not_its_own_quarantine(damaged: str) -> None:
     result = run("verify", "--url", damaged, "--repair", "--quarantine", damaged)
     assert result.exit_code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -74,6 +75,27 @@ def flip(record: bytes) -> bytes:
 
 def head_of(store: Nodes) -> Head:
     return next(Engine(store).heads("t"))
+
+
+def test_a_superseded_event_that_lost_a_part_is_found_and_the_rest_is_looked_at() -> None:
+    store = Nodes(max_record=2000)
+    engine = Engine(store, Settings(window=8))
+    for thread in ("a", "b"):
+        for n in range(4):
+            engine.put(thread, "", numbered(n, big=random.Random(n).randbytes(5000)))
+        with engine.log(thread, "") as log:
+            assert log.seal()
+    lost = {}
+    for head in engine.heads():
+        key = keys.event(head.epoch, 2)
+        lost[head.thread_id] = engine.io.parts_of([key])[1]
+        store.remove_many([lost[head.thread_id]])
+        store.damage(keys.event(head.epoch, 3), flip)
+    checked = {one.thread_id: [finding.key for finding in one.findings] for one in verify(Engine(store))}
+    assert checked.keys() == {"a", "b"}
+    for thread, findings in checked.items():
+        assert lost[thread].hex() in findings
+        assert len(findings) == 2
 
 
 def test_nothing_is_found_where_all_is_sound(store: Nodes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from unittest.mock import patch
@@ -279,6 +280,23 @@ def test_a_large_snapshot_is_not_held_and_is_opened_again_for_what_was_forgotten
         assert entry is not None
         assert entry.state() == channels
     assert opened > 0
+
+
+def test_large_writes_of_a_snapshot_are_read_without_opening_it_again() -> None:
+    first = Checkpoint(Header("a"), {"files": Value("bytes", bytes(100_000))})
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, first, None))])
+    writes = [write(f"t{n}", 0, random.Random(n).randbytes(15_000).hex()) for n in range(20)]
+    for seq, one in enumerate(writes, 2):
+        slice_.add(unpack_event(seq, encode_writes(seq, "a", [one], None)))
+    told = snapshot_events(slice_, 21)
+
+    def again() -> list[Told]:
+        raise AssertionError("opened again")
+
+    slice_ = Slice(EPOCH, events_of(told, again), covers=21)
+    assert slice_.size > sum(len(one.value.data) for one in writes) + 100_000
+    slice_.forget_states(1)
+    assert sorted(slice_.base(1).writes()) == [(seq, [one]) for seq, one in enumerate(writes, 2)]
 
 
 def test_what_a_checkpoint_carries_survives_a_snapshot() -> None:

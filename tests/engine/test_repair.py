@@ -412,6 +412,28 @@ def test_a_writer_puts_again_what_it_remembers_and_the_store_has_lost(seed: int)
     whole(stream)
 
 
+def test_what_is_in_parts_is_put_again_also_where_its_first_answer_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client sent the create again, and heard that the number is taken: by its own event."""
+    stream = Stream(max_record=600)
+    stream.put(0, 2)
+    create = stream.store.create
+
+    def twice(records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
+        created = create(records, ttl=ttl)
+        return create(records, ttl=ttl) if keys.kind_of(records[0][0]) == b"e" else created
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream.store, "create", twice)
+        stream.put(2, 3, big=random.Random(2).randbytes(3000))
+    stream.put(3, 5)
+    expected, head = stream.contents(), next(stream.engine.heads("t"))
+    since = sorted(keys.event(head.epoch, seq) for seq in range(5, 11))
+    for lost in (since[-2:], since):
+        stream.store.remove_many([key for key in lost if stream.store.get_many([key]) != [None]])
+        assert stream.engine.io.send_again(head.epoch, 0) > 0
+        assert stream.contents() == expected
+
+
 def test_nothing_is_put_again_where_another_has_its_number() -> None:
     stream = young()
     taken = sorted(key for key in stream.store.records() if keys.kind_of(key) == b"e")

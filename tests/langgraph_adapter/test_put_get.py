@@ -239,6 +239,24 @@ def test_a_state_is_sealed_and_held_without_copies_of_it() -> None:
         assert values(saver) == {**state, "n": 9}
 
 
+def test_what_was_read_is_held_within_the_bytes_of_the_cache() -> None:
+    store, threads = MemoryStore(), [f"thread {n}" for n in range(12)]
+    with FoldpointSaver(Engine(store, Settings(compaction="off", snapshot_ratio=0.01))) as saver:
+        for thread in threads:
+            where = None
+            for n in range(4):
+                where = put(saver, where, {"text": [thread[-1] * MEGABYTE], "n": n}, thread=thread)
+                with saver.engine.log(thread, "") as log:
+                    assert log.seal()
+    assert all(head.snapshot is not None for head in Engine(store).heads())
+    engine = Engine(store, Settings(cache_bytes=3 * MEGABYTE))
+    with taking_at_most(8 * MEGABYTE):
+        for thread in threads:
+            entry = engine.latest(thread, "")
+            assert entry is not None
+            assert len(entry.state()["text"].data) > MEGABYTE
+
+
 # -- versions of other savers ------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from building import chain, config, id_of, ids, put
@@ -10,6 +11,7 @@ from stores import SHARED, Harness
 
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.compaction import compact
+from foldpoint.settings import Where
 
 
 def test_a_deleted_thread_is_gone_in_all_namespaces_and_can_be_used_again(saver: FoldpointSaver) -> None:
@@ -24,6 +26,23 @@ def test_a_deleted_thread_is_gone_in_all_namespaces_and_can_be_used_again(saver:
     assert ids(saver, config("thread", None)) == [id_of(again)]
     saver.delete_thread("thread")
     saver.delete_thread("never there")
+
+
+@pytest.mark.parametrize("compaction", ["background", "inline", "off"])
+def test_a_deleted_thread_leaves_a_file_at_once(tmp_path: Path, compaction: Where) -> None:
+    file = tmp_path / "agents.db"
+    with FoldpointSaver.from_conn_string(f"sqlite:///{file}", compaction=compaction) as saver:
+        for thread in ("deleted", "other"):
+            where = None
+            for n in range(90):
+                where = put(saver, where, {"n": f"{thread}-{n}" * 5}, thread=thread)
+    assert b"deleted-" in file.read_bytes()
+    with FoldpointSaver.from_conn_string(f"sqlite:///{file}", compaction=compaction) as saver:
+        saver.delete_thread("deleted")
+    assert b"deleted-" not in file.read_bytes()
+    with FoldpointSaver.from_conn_string(f"sqlite:///{file}") as saver:
+        assert len(ids(saver, config("other"))) == 90
+        assert ids(saver, config("deleted", None)) == []
 
 
 def test_dropping_runs_takes_their_checkpoints_and_writes(saver: FoldpointSaver) -> None:

@@ -15,7 +15,7 @@ import click
 from pydantic import ValidationError
 
 from foldpoint.cli.failure import Unusable
-from foldpoint.cli.opening import json_option, open_engine, settings_of, url_option
+from foldpoint.cli.opening import KEY_VARIABLE, json_option, open_engine, require_thread, settings_of, url_option
 from foldpoint.cli.output import print_json, print_rows, printable
 from foldpoint.cli.progress import Bar, Stop, progress, shows_progress, stopping
 from foldpoint.compaction.job import Job, Journal, Outcome, Rate, ShareDone
@@ -62,7 +62,11 @@ _METAVARS = {
 @click.option("--thread", metavar="T", help="Only the thread with the id T.")
 @click.option("--prefix", metavar="P", help="Only threads whose id begins with P.")
 @click.option("--all", "every", is_flag=True, help="All threads of the store.")
-@click.option("--policy", type=click.Path(path_type=Path), help="What stays of which threads: a TOML or JSON file.")
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    help="What stays of which threads: a TOML or JSON file.  [env: FOLDPOINT_POLICY, where no rule is given here]",
+)
 @retention_options
 @click.option("--workers", type=click.IntRange(1, 256), default=1, metavar="N", help="Processes that share the work.")
 @click.option("--rate", metavar="R", help="At most so many streams (20) or bytes (4MB) a second, all workers together.")
@@ -71,7 +75,7 @@ _METAVARS = {
 )
 @click.option("--reseal", is_flag=True, help="Write every record again first, with the key of LANGGRAPH_AES_KEY.")
 @click.option(
-    "--dry-run", is_flag=True, help="Change nothing; say what would be done and the bytes it would give back."
+    "--dry-run", is_flag=True, help="Change nothing; say what would be done in the end, when the grace is over too."
 )
 @json_option
 def command(
@@ -90,9 +94,9 @@ def command(
 ) -> None:
     """Compact one thread or many. Live writers need not stop.
 
-    Without a policy nothing is lost: what is unsealed is sealed, segments are merged, and what is superseded is
-    removed. A rule that keeps some checkpoints drops the others; ages are spelled 90d, 12h or PT12H. A job that was
-    stopped or killed may be run again: what is done stays done.
+    Without a policy, here or in FOLDPOINT_POLICY, nothing is lost: what is unsealed is sealed, segments are merged, and
+    what is superseded is removed. A rule that keeps some checkpoints drops the others; ages are spelled 90d, 12h or
+    PT12H. A job that was stopped or killed may be run again: what is done stays done.
 
     To change the key of an encrypted store, give savers a `Keyring` of the new and the old key, then run this with
     --reseal, the new key in LANGGRAPH_AES_KEY and the old one in FOLDPOINT_PREVIOUS_AES_KEY. To encrypt a plain one,
@@ -107,6 +111,8 @@ def command(
         raise click.UsageError("--resume is for jobs of many threads that do something.")
     if reseal and dry_run:
         raise click.UsageError("--reseal writes every record: there is nothing to try out.")
+    if reseal and KEY_VARIABLE not in os.environ:
+        raise click.UsageError(f"--reseal writes every record with the key of {KEY_VARIABLE}, which is not set.")
     settings = settings_of(url)
     job = Job(
         policies=_policies(policy, settings.policy, retention),
@@ -117,6 +123,8 @@ def command(
         reseal=reseal,
     )
     with open_engine(url) as engine:
+        if thread is not None:
+            require_thread(engine, thread)
         journal = Journal(resume, _fingerprint(settings.url, job)) if resume else None
         summary = _run(job, engine, partial(open_engine, url), workers, journal, as_json)
     if as_json:
@@ -127,7 +135,8 @@ def command(
         click.echo("Stopped. What is done stays done: run the same command again to go on.", err=True)
         raise SystemExit(128 + signal.Signals[summary.stopped])
     if summary.failed:
-        raise Unusable(f"{summary.failed:,} threads could not be compacted; the others were")
+        threads = "1 thread" if summary.failed == 1 else f"{summary.failed:,} threads"
+        raise Unusable(f"{threads} could not be compacted; {summary.streams:,} other streams were")
 
 
 @dataclass(slots=True)
@@ -175,12 +184,13 @@ def _policies(file: Path | None, configured: Path | None, options: dict[str, Any
     if file is not None and given:
         raise click.UsageError("Give either --policy FILE or single rules.")
     try:
-        return Policies(default=Retention(**given)) if given else _load(file or configured)
+        if given:
+            return Policies(default=Retention(**given))
     except ValidationError as error:
         raise ValueError(f"wrong rule: {explain(error)}") from error
-
-
-def _load(file: Path | None) -> Policies:
+    if file is None and configured is not None:
+        click.echo(f"By the policy in {configured} (FOLDPOINT_POLICY).", err=True)
+    file = file or configured
     return Policies.load(file) if file else Policies()
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 from pydantic import SecretStr
 
+from foldpoint.cli.failure import Refused
 from foldpoint.codecs.envelope import Cipher
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.keyring import Keyring
@@ -40,6 +41,16 @@ def open_engine(url: str | None) -> Iterator[Engine]:
         yield Engine(store, settings, cipher=_cipher(settings.previous_aes_key))
     finally:
         store.close()
+
+
+def require_thread(engine: Engine, thread: str) -> None:
+    """Refuse a thread of which the store knows nothing: its id may be mistyped."""
+    if next(engine.all_heads(thread), None) is None:
+        raise no_thread(thread)
+
+
+def no_thread(thread: str) -> Refused:
+    return Refused(f"there is no thread {thread!r} in the store: `foldpoint threads` lists those there are")
 
 
 def _cipher(previous: SecretStr | None) -> Cipher | None:

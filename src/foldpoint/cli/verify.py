@@ -7,10 +7,9 @@ from dataclasses import asdict
 
 import click
 
-from foldpoint.cli.opening import json_option, open_engine, url_option
+from foldpoint.cli.opening import json_option, open_engine, require_thread, url_option
 from foldpoint.cli.output import print_rows, printable
 from foldpoint.compaction.archives import Archives
-from foldpoint.compaction.quarantine import require_another
 from foldpoint.compaction.verify import Finding, Verified, verify
 
 EXAMPLES = """
@@ -21,6 +20,11 @@ Examples:
   foldpoint verify --thread user-17 --repair --quarantine sqlite:///lost.db
   foldpoint verify --json | jq 'select(.findings != [])'
 """
+
+_ADVICE = {
+    False: ": try --repair, which writes again what can be told exactly from other records",
+    True: ": what stays so is put out of the way by --quarantine URL (see --help)",
+}
 
 
 @click.command("verify", epilog=EXAMPLES)
@@ -50,10 +54,9 @@ def command(
         raise click.UsageError("--quarantine takes what cannot be repaired: give --repair too.")
     checked: list[Verified] = []
     with open_engine(url) as engine, Archives(engine) as stores:
-        into = None
-        if quarantine is not None:
-            into = stores.open(quarantine).store
-            require_another(engine.store, into)
+        if thread is not None:
+            require_thread(engine, thread)
+        into = None if quarantine is None else stores.open(quarantine).store
         found = _seen(verify(engine, thread, repair=repair, into=into), checked)
         if as_json:
             print_rows(map(asdict, found), as_json=True)
@@ -63,6 +66,11 @@ def command(
             print_rows(rows, as_json=False, nothing=f"Checked {streams}, found nothing.")
             for verified in checked:
                 _say(verified)
+            if rows:
+                unsound = sum(not verified.sound for verified in checked)
+                click.echo(
+                    f"Checked {streams}, {unsound:,} of them damaged{_ADVICE[repair] if unsound else ''}.", err=True
+                )
     ctx.exit(0 if all(verified.sound for verified in checked) else 2)
 
 

@@ -76,8 +76,11 @@ class Event:
 
     @property
     def size(self) -> int:
-        """Bytes of the payload, if it is held here."""
-        return len(self.source) if isinstance(self.source, bytes) else 0
+        """Bytes held here, about: the payload; where that is not, the values that were unpacked of it."""
+        if isinstance(self.source, bytes):
+            return len(self.source)
+        values = _padded(self)[_CHANGED] if self.unpacked is not None else None
+        return sum(len(delta[0]) for delta in (values or {}).values())
 
     def packed(self) -> Event:
         """The same event, in half the memory: its fields are unpacked again where they are asked for."""

@@ -1,12 +1,17 @@
-"""Where threads are copied to before they are deleted: stores beside the one that is compacted."""
+"""Stores beside the one that is worked on: what threads are copied to before they are deleted, and quarantines."""
 
 from __future__ import annotations
 
+import os
 from threading import Lock
 from types import TracebackType
 
 from foldpoint.engine.engine import Engine
-from foldpoint.engine.url import open_store
+from foldpoint.engine.records import RecordStore
+from foldpoint.engine.url import open_store, without_secrets
+
+_PROBE = b"foldpoint probes"
+"""Stands where other keys have their epoch."""
 
 
 class Archives:
@@ -21,10 +26,17 @@ class Archives:
         self._lock = Lock()
 
     def open(self, url: str) -> Engine:
-        """Raises ValueError for a malformed URL, StoreUnavailable where the store cannot be opened."""
+        """Raises ValueError for a malformed URL, or if it is that of `engine`'s own store, StoreUnavailable where the
+        store cannot be opened.
+        """
         with self._lock:
             if url not in self._opened:
-                self._opened[url] = self._engine.on(open_store(url, self._engine.settings))
+                opened = self._engine.on(open_store(url, self._engine.settings))
+                self._opened[url] = opened
+                if is_same(self._engine.store, opened.store):
+                    raise ValueError(
+                        f"{without_secrets(url)} is the store that is worked on; give the URL of another one"
+                    )
             return self._opened[url]
 
     def __enter__(self) -> Archives:
@@ -35,3 +47,13 @@ class Archives:
     ) -> None:
         for engine in self._opened.values():
             engine.store.close()
+
+
+def is_same(store: RecordStore, other: RecordStore) -> bool:
+    """Whether both are one and the same, by whatever names. Leaves nothing in either."""
+    key = _PROBE + os.urandom(16)
+    other.create([(key, b"probe")], ttl=None)
+    try:
+        return store.get_many([key]) != [None]
+    finally:
+        other.remove_many([key])

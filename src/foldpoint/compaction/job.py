@@ -115,6 +115,9 @@ class Job:
         """
         due = time.monotonic()
         with Archives(engine) as archives:
+            if not self.dry_run:
+                for url in self.policies.exports:
+                    archives.open(url)  # before anything is done: it may be mistyped
             for share in shares:
                 for thread_id in self._threads(engine, (share, self.shares)):
                     due = max(due, time.monotonic())
@@ -161,13 +164,17 @@ class Journal:
     """
 
     def __init__(self, path: Path, job: dict[str, Any]) -> None:
-        """Raises ValueError if the file is something else, or of another job."""
+        """Raises ValueError if the file is something else, of another job, or cannot be written."""
         self._path = path
         named = json.dumps({**job, "shares": SHARES}, sort_keys=True).encode()
         self._job = hashlib.blake2b(named, digest_size=16).hexdigest()
         self._done: list[int] = []
-        with suppress(FileNotFoundError):
-            self._read()
+        try:
+            with suppress(FileNotFoundError):
+                self._read()
+            self._write()
+        except OSError as error:
+            raise ValueError(f"resume file {path}: {error.strerror or error}; give another") from error
 
     @property
     def remaining(self) -> list[int]:
@@ -179,6 +186,9 @@ class Journal:
         if not self.remaining:
             self._path.unlink(missing_ok=True)
             return
+        self._write()
+
+    def _write(self) -> None:
         beside = self._path.with_name(self._path.name + ".new")
         with beside.open("w", encoding="utf-8") as file:
             json.dump({"job": self._job, "done": self._done}, file)

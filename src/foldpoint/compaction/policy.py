@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from foldpoint.compaction.selection import Circumstances, Last, Nothing, Retained, Rules, Selection, WithoutRuns
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_LASTING = ("sqlite:///", "aerospike://")
 _DURATION = re.compile(r"\s*".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS), re.ASCII)
 
 
@@ -81,6 +82,8 @@ class Retention(BaseModel):
     def _exports_what_it_purges(self) -> Retention:
         if self.export_to is not None and self.purge_idle is None and self.purge_finished is None:
             raise ValueError("export_to is for threads that go: set purge_idle or purge_finished too")
+        if self.export_to is not None and not self.export_to.startswith(_LASTING):
+            raise ValueError(f"export_to: expected the URL of a store that lasts, {' or '.join(_LASTING)}…")
         return self
 
     @property
@@ -124,6 +127,11 @@ class Policies(BaseModel):
 
     default: Retention = Field(default_factory=Retention, description="of threads that no prefix fits")
     threads: tuple[ThreadRetention, ...] = ()
+
+    @property
+    def exports(self) -> set[str]:
+        """The URLs of the stores that threads are copied to."""
+        return {entry.export_to for entry in (self.default, *self.threads) if entry.export_to is not None}
 
     def of(self, thread_id: str) -> Retention:
         fitting = (entry for entry in self.threads if thread_id.startswith(entry.prefix))

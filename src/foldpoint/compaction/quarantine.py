@@ -8,7 +8,6 @@ between, the old stream is there; done again, it goes on where that broke off.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -27,8 +26,6 @@ from foldpoint.errors import Conflict, CorruptRecord, StoreBusy, UnsupportedForm
 
 _ATTEMPTS = 16
 _BATCH = 64
-_PROBE = b"foldpoint probes"
-"""Stands where other keys have their epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +43,6 @@ class Quarantined:
     left_out: tuple[str, ...] = ()
     without_writes: tuple[str, ...] = ()
     unread: tuple[tuple[int, int], ...] = ()
-
-
-def require_another(store: RecordStore, other: RecordStore) -> None:
-    """Raise ValueError if both are one and the same store, by whatever names."""
-    key = _PROBE + os.urandom(16)
-    other.create([(key, b"probe")], ttl=None)
-    try:
-        if store.get_many([key]) != [None]:
-            raise ValueError("the quarantine is the store that is verified; give the URL of another one")
-    finally:
-        other.remove_many([key])
 
 
 def quarantine(log: Log, into: RecordStore) -> Quarantined:

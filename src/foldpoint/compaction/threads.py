@@ -107,13 +107,15 @@ def rehearse(
 
 
 def rewrite_thread(engine: Engine, thread_id: str, policy: Policy) -> int:
-    """Apply `policy` to each namespace of a thread, and do nothing else; how many checkpoints stay.
+    """Apply `policy` to each namespace of a thread; how many checkpoints stay.
 
-    Safe beside writers and other rewrites. Raises Conflict if the thread keeps being rewritten by others.
+    What goes is removed when the grace is over; where a crash keeps the order of writes, a thread that is deleted at
+    once. Safe beside writers and other rewrites. Raises Conflict if the thread keeps being rewritten by others.
     """
     if isinstance(policy, DropAll):
+        at_once = (Clean(0, 1),) if engine.store.capabilities.ordered else ()
         for head in list(engine.heads(thread_id)):
-            run(engine, Plan(thread_id, head.namespace, (Delete("asked for"),), 0))
+            run(engine, Plan(thread_id, head.namespace, (Delete("asked for"), *at_once), engine.settings.grace))
         return 0
     for _ in range(_ATTEMPTS):
         choices = list(_choices(engine, thread_id, policy))

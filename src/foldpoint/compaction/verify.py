@@ -281,12 +281,16 @@ class _Check:
             self._intact([keys.segment(head.epoch, index, level) for index in range(first, end)], SEGMENT)
 
     def _intact(self, wanted: Sequence[bytes], kind: int) -> None:
-        for key, record in zip(wanted, self._io.read(wanted), strict=True):
-            try:
+        try:
+            for key, record in zip(wanted, self._io.read(wanted), strict=True):
                 if record:
                     self._io.open(key, record, kind)
-            except RecordError as error:
+        except RecordError as error:
+            if len(wanted) == 1:
                 self._note(13, error.key, error.reason)
+                return
+            for key in wanted:
+                self._intact([key], kind)
 
 
 def _content(slice_: Slice) -> tuple[object, dict[str, Value], list[list[Write]], list[object]]:

@@ -387,7 +387,9 @@ class Slice:
         self._writes_bytes = 0
         for seq in self._unpacked:
             if seq not in keep:
-                self.events[seq] = self.events[seq].packed()
+                event = self.events[seq]
+                self.events[seq] = packed = event.packed()
+                self.size += packed.size - event.size
         self._unpacked = [*keep]
 
     def put_writes(self, seq: int, writes: list[Write]) -> None:

@@ -258,8 +258,9 @@ class Log:
             self.metrics.add(bytes_logged=len(record))
             return True
         own = self._is_own(view, event.seq, event.payload)
-        if own:
-            self.io.remember(key, record, view.head.record_ttl)
+        [stored] = self.io.store.get_many([key]) if own else [None]
+        if stored is not None:
+            self.io.remember(key, stored, view.head.record_ttl)  # which is a stub where the record is in parts
         return own
 
     def _packed(self, view: View, event: Event, check: bytes) -> tuple[int, bytes]:

@@ -39,18 +39,18 @@ def events_of(
 ) -> Iterator[tuple[Event, bytes]]:
     """The events that a slice begins with, and their checks. Raises Malformed.
 
-    Large payloads are not kept beside what they fold to: `again` gives the snapshot once more. known: a slice that
-    tells which checkpoint it holds, and what that folds to, so that it need not be unpacked.
+    The payload of a large checkpoint is not kept beside what it folds to: `again` gives the snapshot once more.
+    known: a slice that knows what it folds to, so that it need not be unpacked.
     """
     for seq, payload, check in snapshot:
-        if len(payload) < LARGE:
-            yield unpack_event(seq, bytes(payload)), check
-            continue
+        large = len(payload) >= LARGE
         source = partial(_payload_of, again, seq)
-        if known is not None and seq in known.checkpoints.values():
+        if large and known is not None and seq in known.checkpoints.values():
             yield Event(seq, CHECKPOINT, None, known.about(seq), source), check
-        else:
-            yield replace(unpack_event(seq, bytes(payload)), source=source), check
+            continue
+        event = unpack_event(seq, bytes(payload))
+        # Of writes there may be many, and to open the snapshot for each of them takes long.
+        yield (replace(event, source=source) if large and event.kind == CHECKPOINT else event), check
 
 
 def _payload_of(again: Callable[[], list[Told]], seq: int) -> bytes:

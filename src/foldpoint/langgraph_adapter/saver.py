@@ -350,7 +350,10 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     # -- threads -------------------------------------------------------------------------------------------------------
 
     def delete_thread(self, thread_id: str) -> None:
-        """Delete every checkpoint and write of a thread. Its records leave the store when the grace is over."""
+        """Delete every checkpoint and write of a thread.
+
+        Its records leave a SQLite file at once, other stores when the grace is over.
+        """
         self._rewrite(str(thread_id), DropAll())
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -369,7 +372,9 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         """Drop old checkpoints of these threads, per namespace.
 
         strategy: 'keep_latest', or 'delete' (also spelled 'delete_all') for everything; `keep_last`: keep that many
-        instead of one. What the kept checkpoints' DeltaChannels need of the dropped ones is carried along.
+        instead of one. What the kept checkpoints' DeltaChannels need of the dropped ones is carried along. What is
+        dropped leaves the store when the grace is over, if this saver lives on or one uses the thread then, else with
+        the next `foldpoint compact`.
         """
         policy = _policy(strategy, keep_last)
         for thread_id in thread_ids:
