@@ -108,3 +108,15 @@ def test_an_unknown_variable_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) ->
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         Settings().window = 3  # type: ignore[misc]
+
+
+def test_a_variable_that_is_misspelt_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("FOLDPOINT_COMPACT_EVRY", "5")
+    monkeypatch.setenv("FOLDPOINT_TLL", "5")
+    monkeypatch.setenv("FOLDPOINT_WINDOW", "32")
+    monkeypatch.setenv("FOLDPOINT_OF_SOMETHING_ELSE", "1")
+    assert load_settings().window == 32
+    assert sorted(caplog.messages) == [
+        "FOLDPOINT_COMPACT_EVRY is no setting of Foldpoint; is FOLDPOINT_COMPACT_EVERY meant?",
+        "FOLDPOINT_TLL is no setting of Foldpoint; is FOLDPOINT_TTL meant?",
+    ]

@@ -99,6 +99,9 @@ def test_commands_deserialize_nothing(
     url: str, mark: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "nice", lambda by: by)
+    if "--reseal" in command:
+        monkeypatch.setenv("LANGGRAPH_AES_KEY", "0123456789abcdef")
+        monkeypatch.setenv("FOLDPOINT_ALLOW_PLAIN", "true")
     result = CliRunner().invoke(main, [command[0], "--url", url, *command[1:]])
     assert result.exit_code == 0, result.output
     assert not mark.exists()

@@ -12,7 +12,7 @@ class FoldpointError(Exception):
 
 
 class RecordError(FoldpointError):
-    """A stored record cannot be used. `key` is the record's key, in hex in the message."""
+    """A stored record cannot be used. `key` is the record's key, in hex in the message; a note names the thread."""
 
     def __init__(self, key: bytes, reason: str) -> None:
         super().__init__(f"record {key.hex()}: {reason}")

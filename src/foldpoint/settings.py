@@ -6,19 +6,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+KEY_VARIABLE = "LANGGRAPH_AES_KEY"
+"""LangGraph's own name of the key that stores are encrypted with."""
+_PREFIX = "FOLDPOINT_"
+logger = logging.getLogger("foldpoint")
 Where = Literal["background", "inline", "off"]
 
 
 class Settings(BaseSettings):
     """How an engine works. Every field may be given as `FOLDPOINT_<NAME>`; a wrong value names itself."""
 
-    model_config = SettingsConfigDict(env_prefix="FOLDPOINT_", frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: str = Field(
         "sqlite:///foldpoint.db",
@@ -79,7 +86,15 @@ class Settings(BaseSettings):
 
 
 def load_settings(**given: object) -> Settings:
-    """Settings from `given` and the environment. Raises ValueError that names each wrong setting."""
+    """Settings from `given` and the environment. Raises ValueError that names each wrong setting.
+
+    A variable that looks like a setting misspelt is said at WARNING.
+    """
+    for name in (name for name in os.environ if name.startswith(_PREFIX)):
+        setting = name.removeprefix(_PREFIX).lower()
+        meant = get_close_matches(setting, Settings.model_fields, 1)
+        if meant and setting not in Settings.model_fields:
+            logger.warning("%s is no setting of Foldpoint; is %s%s meant?", name, _PREFIX, meant[0].upper())
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import CHECKPOINT, HOSTILE, rows, run
+from commands import CHECKPOINT, HOSTILE, fill, rows, run
 
 from foldpoint import FoldpointSaver
 from foldpoint.cli import COMMANDS
@@ -210,3 +210,10 @@ def test_an_unknown_command_is_refused() -> None:
 
 def test_the_version_is_printed() -> None:
     assert re.fullmatch(r".*\b\d+\.\d+\.\d+\S*\n", run("--version").stdout)
+
+
+def test_what_a_program_reads_is_not_folded(tmp_path: Path) -> None:
+    thread = "8c4de9a2-" * 20
+    with FoldpointSaver.from_conn_string(f"sqlite:///{tmp_path}/a.db") as saver:
+        fill(saver, thread, 1)
+    assert thread in run("threads", "--url", f"sqlite:///{tmp_path}/a.db", "--age", COLUMNS="40").stdout

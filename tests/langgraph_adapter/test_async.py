@@ -12,12 +12,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from building import chain, checkpoint, config, id_of, ids
+from building import chain, checkpoint, config, id_of, ids, put
 from counting import CountingStore
 
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.compaction import compact
 from foldpoint.engine.memory import MemoryStore
+from foldpoint.errors import StoreUnavailable
 from foldpoint.langgraph_adapter import generate_checkpointer
 
 
@@ -171,3 +172,19 @@ def test_calling_it_after_closing_is_a_clear_error() -> None:
     saver.close()
     with pytest.raises(Exception, match="close"):
         saver.get_tuple(config())
+
+
+async def test_calls_after_the_end_say_that_it_is_over() -> None:
+    saver = FoldpointSaver.from_conn_string("memory:")
+    async with saver:
+        await saver.aget_tuple(config())
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await saver.aget_tuple(config())
+
+
+async def test_the_server_s_key_encrypts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDPOINT_URL", f"sqlite:///{tmp_path}/agents.db")
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", "0123456789abcdef")
+    async with generate_checkpointer() as saver:
+        put(saver, None, {"n": "a secret that nobody reads" * 3})
+    assert b"a secret" not in (tmp_path / "agents.db").read_bytes()

@@ -99,7 +99,7 @@ def test_nothing_of_values_metadata_or_writes_is_in_the_file(tmp_path: Path) -> 
 def test_a_wrong_key_and_a_missing_key_are_typed_errors() -> None:
     store = MemoryStore()
     put(FoldpointSaver(Engine(store, Settings()), serde=cipher()), None, {"a": 1})
-    for serde, reason in ((cipher(b"x" * 16), "does not decrypt"), (None, "no cipher")):
+    for serde, reason in ((cipher(b"x" * 16), "does not decrypt"), (None, "there is no key")):
         with pytest.raises(CorruptRecord, match=reason):
             FoldpointSaver(Engine(store, Settings()), serde=serde).get_tuple(config())
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+import sqlite3
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -21,6 +24,7 @@ from typing_extensions import TypedDict
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.compaction import compact
 from foldpoint.engine.memory import MemoryStore
+from foldpoint.errors import StoreBusy
 
 
 class Name(str, enum.Enum):
@@ -418,3 +422,44 @@ def test_a_url_that_cannot_be_understood_is_named_with_the_forms_that_can(url: s
     with pytest.raises(ValueError, match="expected") as caught:
         FoldpointSaver.from_conn_string(url)
     assert repr(url) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "ttl", [5, "10", {"default_ttl": float("inf")}, {"default_ttl": float("nan")}, {"default_ttl": 1e18}]
+)
+def test_a_lifetime_that_is_none_is_refused(ttl: Any) -> None:
+    with pytest.raises(ValueError, match="ttl: "):
+        FoldpointSaver(Engine(MemoryStore()), ttl=ttl)
+
+
+def test_a_serializer_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="dumps_typed and loads_typed"):
+        FoldpointSaver(Engine(MemoryStore()), serde=object())  # type: ignore[arg-type]
+
+
+def test_a_negative_limit_is_refused(saver: FoldpointSaver) -> None:
+    with pytest.raises(ValueError, match="limit: expected"):
+        list(saver.list(config(), limit=-1))
+
+
+def test_deleting_and_keeping_at_once_is_refused(saver: FoldpointSaver) -> None:
+    with pytest.raises(ValueError, match="'delete' keeps nothing"):
+        saver.prune(["thread"], strategy="delete", keep_last=2)
+
+
+@pytest.mark.parametrize("query", ["mode=ro", "busy_timeout=soon", "busy_timeout=5&x=1", "busy_timeout=-1"])
+def test_options_that_no_file_has_are_refused(tmp_path: Path, query: str) -> None:
+    with pytest.raises(ValueError, match="busy_timeout=SECONDS"):
+        FoldpointSaver.from_conn_string(f"sqlite:///{tmp_path}/a.db?{query}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_waits_for_a_lock_as_long_as_its_url_says(tmp_path: Path) -> None:
+    with FoldpointSaver.from_conn_string(f"sqlite:///{tmp_path}/a%3Fb.db?busy_timeout=0.2") as saver:
+        put(saver)
+        with closing(sqlite3.connect(tmp_path / "a?b.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            with pytest.raises(StoreBusy):
+                put(saver)
+            assert time.monotonic() - began < 5

@@ -11,6 +11,9 @@ from stores import SHARED, Harness
 
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.compaction import compact
+from foldpoint.engine import keys
+from foldpoint.engine.memory import MemoryStore
+from foldpoint.errors import CorruptRecord
 from foldpoint.settings import Where
 
 
@@ -266,3 +269,24 @@ def test_a_thread_id_that_begins_like_another_is_another(saver: FoldpointSaver) 
         "": 2,
     }
     assert len(list(saver.list(None))) == 7
+
+
+def test_ids_are_given_as_a_list(saver: FoldpointSaver) -> None:
+    put(saver, None, {"n": 1}, thread="1", run_id="r")
+    for call in (lambda: saver.prune("12", strategy="delete"), lambda: saver.delete_for_runs("r")):
+        with pytest.raises(ValueError, match="its letters would be taken for ids"):
+            call()
+    assert len(ids(saver, config("1"))) == 1
+
+
+def test_a_copy_of_a_damaged_thread_leaves_no_empty_one() -> None:
+    store = MemoryStore()
+    with FoldpointSaver(Engine(store)) as saver:
+        chain(saver, 5)
+        head = next(saver.engine.heads("thread"))
+    store.remove_many([keys.event(head.epoch, 3)])
+    with FoldpointSaver(Engine(store)) as saver:
+        with pytest.raises(CorruptRecord) as caught:
+            saver.copy_thread("thread", "copy")
+        assert "foldpoint verify --thread" in "".join(caught.value.__notes__)
+        assert [info.thread_id for info in saver.engine.threads()] == ["thread"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
 from typing import Any
 
@@ -35,8 +36,12 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        with failures():
-            return super().invoke(ctx)
+        try:
+            with failures():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,5 +53,5 @@ def main() -> None:
     prints one object a line.
 
     Exit codes: 0 done, 1 the input was refused, 2 the store or a record in it cannot be used (or the command line
-    cannot be understood).
+    cannot be understood), 130 interrupted.
     """

@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
+from foldpoint.cli.failure import said
+from foldpoint.cli.output import printable
 from foldpoint.compaction.selection import made_at
 from foldpoint.engine.engine import Engine, ThreadInfo
+from foldpoint.errors import RecordError
 
 age_option = click.option("--age", is_flag=True, help="Also how old threads are; reads the newest checkpoint of each.")
 
@@ -16,8 +19,15 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def last_made(engine: Engine, info: ThreadInfo) -> float | None:
-    """When the newest checkpoint of a thread was made, in seconds since 1970; None if nothing tells."""
-    latest = (engine.latest(info.thread_id, namespace) for namespace in info.namespaces)
+    """When the newest checkpoint of a thread was made, in seconds since 1970; None if nothing tells.
+
+    What cannot be read is said on stderr: the other threads are not held up by it.
+    """
+    try:
+        latest = [engine.latest(info.thread_id, namespace) for namespace in info.namespaces]
+    except RecordError as error:
+        click.echo(printable(said(error)), err=True)
+        return None
     return max((made for entry in latest if entry and (made := made_at(entry.folded.header)) is not None), default=None)
 
 

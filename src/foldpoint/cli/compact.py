@@ -15,13 +15,14 @@ import click
 from pydantic import ValidationError
 
 from foldpoint.cli.failure import Unusable
-from foldpoint.cli.opening import KEY_VARIABLE, json_option, open_engine, require_thread, settings_of, url_option
+from foldpoint.cli.opening import json_option, open_engine, require_thread, settings_of, url_option
 from foldpoint.cli.output import print_json, print_rows, printable
 from foldpoint.cli.progress import Bar, Stop, progress, shows_progress, stopping
 from foldpoint.compaction.job import Job, Journal, Outcome, Rate, ShareDone
 from foldpoint.compaction.policy import Policies, Retention, explain
 from foldpoint.compaction.workers import Opened, run_in_processes
 from foldpoint.engine.engine import Engine
+from foldpoint.settings import KEY_VARIABLE
 
 EXAMPLES = """
 \b

@@ -25,12 +25,17 @@ class Unusable(Refused):
     exit_code = 2
 
 
+def said(error: FoldpointError) -> str:
+    """What an error says, with its notes."""
+    return "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Within this block, the errors that the library raises on its own account end the command."""
     try:
         yield
     except FoldpointError as error:
-        raise Unusable(str(error) or type(error).__name__) from error
+        raise Unusable(said(error)) from error
     except ValueError as error:
         raise Refused(str(error) or type(error).__name__) from error

@@ -14,9 +14,7 @@ from foldpoint.codecs.envelope import Cipher
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.keyring import Keyring
 from foldpoint.engine.url import open_store
-from foldpoint.settings import Settings, load_settings
-
-KEY_VARIABLE = "LANGGRAPH_AES_KEY"
+from foldpoint.settings import KEY_VARIABLE, Settings, load_settings
 
 url_option = click.option("--url", metavar="URL", help="The store, such as sqlite:///file.db.  [env: FOLDPOINT_URL]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 Row = Mapping[str, Any]
+_UNFOLDED = 100_000  # columns
 
 
 def print_rows(rows: Iterable[Row], *, as_json: bool = False, nothing: str = "") -> None:
@@ -31,12 +32,22 @@ def _print_table(rows: list[Row], nothing: str) -> None:
     if not rows:
         click.echo(nothing, err=True)
         return
+    console = Console()
+    if not console.is_terminal:
+        console.width = _UNFOLDED  # what comes next looks for whole ids and keys
+    table = _across(rows)
+    if len(rows) == 1 and console.measure(table).maximum > console.width:
+        table = _across([{"": key.replace("_", " "), "value": value} for key, value in rows[0].items()])
+    console.print(table)
+
+
+def _across(rows: list[Row]) -> Table:
     table = Table()
     for key, value in rows[0].items():
         table.add_column(key.replace("_", " "), justify="right" if _is_number(value) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    return table
 
 
 def _cell(value: Any) -> Text:

@@ -141,7 +141,7 @@ def is_encrypted(record: bytes) -> bool:
 
 def _decrypt(key: bytes, content: bytes, cipher: Cipher | None) -> bytes:
     if cipher is None:
-        raise Malformed("encrypted, and no cipher was given")
+        raise Malformed("encrypted, and there is no key (serde=EncryptedSerializer, or LANGGRAPH_AES_KEY for commands)")
     size, at = read_varint(content, 0)
     try:
         plain = cipher.decrypt(content[at : at + size].decode(), content[at + size :])

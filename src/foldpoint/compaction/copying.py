@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 from foldpoint.compaction.choice import Choice, Early
-from foldpoint.compaction.rewrite import rewrite
-from foldpoint.engine.engine import Engine
+from foldpoint.compaction.rewrite import delete, rewrite
+from foldpoint.engine.engine import Engine, named
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.history import History
 from foldpoint.engine.log import Log
@@ -32,7 +32,8 @@ def copy_thread(
     copied = 0
     for namespace in engine.namespaces(source_id):
         source = _Source(engine.reader(source_id, namespace))
-        _take_in(source, target, target_id, namespace)
+        with named(source_id, namespace):
+            _take_in(source, target, target_id, namespace)
         copied += source.count
     target.refresh(target_id, ttl)
     return copied
@@ -46,8 +47,15 @@ def _take_in(source: _Source, engine: Engine, thread_id: str, namespace: str) ->
             view = log.create_stream(None, view)
         if view is None:
             continue  # somebody else began it
-        early = [*History(log.reader, view).early(), *source.early()]
-        if rewrite(log, Choice(view.head.epoch, view.last, ids=None, early=early), source):
+        made = view.last == 0
+        try:
+            early = [*History(log.reader, view).early(), *source.early()]
+            taken_in = rewrite(log, Choice(view.head.epoch, view.last, ids=None, early=early), source)
+        except CorruptRecord:
+            if made:  # for this copy: an empty thread would look like one
+                delete(log, unchanged=(view.head.epoch, 0))
+            raise
+        if taken_in:
             with engine.log(thread_id, namespace) as shared:
                 shared.join(None)  # writers of this process need not run into the fence
             return

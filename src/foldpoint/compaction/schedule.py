@@ -96,8 +96,15 @@ class Schedule:
         job = Job(self._policies)
         self._rested = time.monotonic()
         for message in job.run(self.engine, range(job.shares), self._rest):
-            if isinstance(message, Outcome) and message.failure:
+            if not isinstance(message, Outcome):
+                continue
+            report = message.report
+            if message.failure:
                 logger.warning("compaction of thread %r failed: %s", message.thread_id, message.failure)
+            elif report and report.deleted:
+                logger.info("thread %r, namespace %r: deleted, %s", report.thread_id, report.namespace, report.deleted)
+            elif report and report.checkpoints_dropped:
+                logger.info("thread %r: %d checkpoints dropped", report.thread_id, report.checkpoints_dropped)
         if not self._closed.is_set():
             self.engine.store.reclaim()
 

@@ -28,7 +28,7 @@ from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict, CorruptRecord
+from foldpoint.errors import Conflict, CorruptRecord, RecordError
 from foldpoint.settings import Settings
 
 P = ParamSpec("P")
@@ -229,15 +229,16 @@ class Engine:
         """Checkpoints with an id below `before`, greatest first, read as they are asked for."""
         # A log of its own: writers go on changing the slice of the shared one.
         log = self.reader(thread_id, namespace)
-        while (view := _live(log.load())) is not None:
-            try:
-                for entry in History(log.reader, view).entries(before):
-                    yield entry
-                    before = entry.folded.header.id
-                return
-            except CorruptRecord as error:
-                # The history may have been rewritten, and what it was before removed.
-                log.recover(error)
+        with named(thread_id, namespace):
+            while (view := _live(log.load())) is not None:
+                try:
+                    for entry in History(log.reader, view).entries(before):
+                        yield entry
+                        before = entry.folded.header.id
+                    return
+                except CorruptRecord as error:
+                    # The history may have been rewritten, and what it was before removed.
+                    log.recover(error)
 
     def channel_history(
         self, thread_id: str, namespace: str, checkpoint_id: str | None, channels: Sequence[str]
@@ -313,7 +314,7 @@ class Engine:
         with self._guard:
             log = self._logs.pop(name, None) or self.reader(thread_id, namespace)
             self._logs[name] = log
-        with log.lock:
+        with log.lock, named(*name):
             try:
                 yield log
             finally:
@@ -333,6 +334,19 @@ class Engine:
                 oldest = next(iter(self._logs))
                 del self._logs[oldest]
                 self._held -= self._sizes.pop(oldest, 0)
+
+
+@contextmanager
+def named(thread_id: str, namespace: str) -> Iterator[None]:
+    """What a record's error does not know is noted: whose it is, and what to do."""
+    try:
+        yield
+    except RecordError as error:
+        where = f"thread {thread_id!r}" + (f", namespace {namespace!r}" if namespace else "")
+        note = f"{where}: `foldpoint verify --thread {thread_id!r}` tells what is wrong, and mends what can be mended"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
 
 
 def _guarded(lock: AbstractContextManager[object], read: Callable[P, T]) -> Callable[P, T]:

@@ -43,6 +43,7 @@ from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.records import Finding
 from foldpoint.engine.url import open_on_client, open_store
+from foldpoint.errors import StoreUnavailable
 from foldpoint.langgraph_adapter import conversion
 from foldpoint.langgraph_adapter.blocks import Memory
 from foldpoint.langgraph_adapter.decoding import Decoder
@@ -106,6 +107,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         ttl: Mapping[str, Any] | None = None,
         compaction: Where | None = None,
     ) -> None:
+        if serde is not None and not (hasattr(serde, "dumps_typed") or hasattr(serde, "dumps")):
+            raise ValueError(f"serde: expected a serializer with dumps_typed and loads_typed, got {serde!r}")
         self._owns_store = engine is None
         engine = _engine(engine, client, namespace, prefix)
         self._plain_engine = engine
@@ -115,6 +118,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         self._upkeep = upkeep_at(compaction or engine.settings.compaction)
         self._pool = ThreadPoolExecutor(engine.settings.io_threads, thread_name_prefix="foldpoint-io")
         self._schedule: Schedule | None = None
+        self._closed = False
         super().__init__(serde=serde)
         self._schedule = Schedule.configured(self._engine)
 
@@ -160,6 +164,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def close(self) -> None:
         """Stop background work, and close the store unless it was given. Idempotent."""
+        self._closed = True
         if self._schedule is not None:
             self._schedule.close()
         self._upkeep.close()
@@ -295,6 +300,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             for thread_id, namespace, entry in self._entries(config, before)
             if not filter or conversion.matches(self._decoder, entry.folded, filter)
         )
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit: expected a number of checkpoints, got {limit!r}")
         for thread_id, namespace, entry in islice(found, limit):
             yield self._tuple(thread_id, namespace, entry)
 
@@ -358,7 +365,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints, with their writes, whose metadata has one of these run ids. Reads every thread."""
-        wanted = frozenset(run_ids)
+        wanted = frozenset(_several("run_ids", run_ids))
         if not wanted:
             return
         for thread in self._engine.threads():
@@ -377,7 +384,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         the next `foldpoint compact`.
         """
         policy = _policy(strategy, keep_last)
-        for thread_id in thread_ids:
+        for thread_id in _several("thread_ids", thread_ids):
             self._rewrite(str(thread_id), policy)
 
     def _rewrite(self, thread_id: str, policy: Policy) -> None:
@@ -401,6 +408,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     # -- the same, asynchronously --------------------------------------------------------------------------------------
 
     async def _async(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closed:
+            raise StoreUnavailable("the saver was closed; open another one")
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -487,9 +496,17 @@ def _take(found: Iterator[T], size: int) -> list[T]:
     return [*islice(found, size)]
 
 
+def _several(name: str, ids: Sequence[str]) -> Sequence[str]:
+    if isinstance(ids, str):
+        raise ValueError(f"{name}: expected a list of ids, got the text {ids!r}: its letters would be taken for ids")
+    return ids
+
+
 def _policy(strategy: str, keep_last: int | None) -> Policy:
     if strategy == "keep_latest":
         return KeepLast(1 if keep_last is None else keep_last)
-    if keep_last is None and strategy in ("delete", "delete_all"):
+    if strategy in ("delete", "delete_all"):
+        if keep_last is not None:
+            raise ValueError(f"strategy: {strategy!r} keeps nothing, keep_last={keep_last!r} would; give one of them")
         return DropAll()
     raise ValueError(f"strategy: expected {_STRATEGIES}, got {strategy!r}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_MOST_MINUTES = 100 * 366 * 24 * 60
 _KEYS = {"default_ttl", "refresh_on_read"}
 
 
@@ -20,10 +21,13 @@ class Lifetime:
     def parse(cls, ttl: Mapping[str, Any] | None, default: int | None) -> Lifetime:
         """From LangGraph's form, `default_ttl` in minutes; `default` (seconds) where it gives none."""
         given = ttl or {}
+        if not isinstance(given, Mapping):
+            raise ValueError(f'ttl: expected {{"default_ttl": minutes, "refresh_on_read": bool}}, got {given!r}')
         if unknown := set(given) - _KEYS:
             raise ValueError(f"ttl: expected the keys {sorted(_KEYS)}, got {sorted(unknown)}")
         minutes = given.get("default_ttl")
-        if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0):
-            raise ValueError(f"ttl: default_ttl is a number of minutes above 0, got {minutes!r}")
+        number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+        if minutes is not None and not (number and 0 < minutes <= _MOST_MINUTES):
+            raise ValueError(f"ttl: default_ttl is a number of minutes above 0 (100 years at most), got {minutes!r}")
         seconds = default if minutes is None else max(1, round(minutes * 60))
         return cls(seconds, seconds is not None and bool(given.get("refresh_on_read", False)))
