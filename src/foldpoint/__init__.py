@@ -5,7 +5,8 @@ a store) → `codecs` (what the bytes are); `compaction` makes it smaller; `cli`
 """
 
 from foldpoint.engine.engine import Engine
+from foldpoint.engine.keyring import Keyring
 from foldpoint.langgraph_adapter import FoldpointSaver
 from foldpoint.settings import Settings
 
-__all__ = ["Engine", "FoldpointSaver", "Settings"]
+__all__ = ["Engine", "FoldpointSaver", "Keyring", "Settings"]

@@ -68,7 +68,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     where its sets are; the settings are then those of the environment. serde: LangGraph's serializer; with an
     `EncryptedSerializer` its inner serializer makes the values and its cipher seals whole records.
     ttl: {"default_ttl": minutes, "refresh_on_read": bool}; a thread expires whole, between 1 and 1.25 times the TTL
-    after its last use. compaction: where this saver's streams are sealed and cleaned, as `Settings.compaction`.
+    after its last use, and up to two seconds later, as stores count in seconds. compaction: where this saver's streams
+    are sealed and cleaned, as `Settings.compaction`.
 
         with FoldpointSaver.from_conn_string("sqlite:///agents.db") as saver:
             graph = builder.compile(checkpointer=saver)
