@@ -172,7 +172,7 @@ def test_a_wrong_key_opens_nothing() -> None:
 
 
 def test_an_encrypted_record_needs_a_cipher() -> None:
-    with pytest.raises(Malformed, match="no cipher"):
+    with pytest.raises(Malformed, match="there is no key"):
         open_record(KEY, seal(KEY, EVENT, 0, PAYLOAD, aes()), kinds=(EVENT,))
 
 

@@ -85,7 +85,18 @@ def chosen(places: list[Place]) -> list[int]:
     return sorted({at for found in by_place.values() for at in (found[0], found[-1])})
 
 
-ELSEWHERE = ("memory", "sqlite", "aerospike", "overlay", "sweep", "verify", "quarantine", "job", "schedule")
+ELSEWHERE = (
+    "memory",
+    "sqlite",
+    "aerospike",
+    "overlay",
+    "archives",
+    "sweep",
+    "verify",
+    "quarantine",
+    "job",
+    "schedule",
+)
 """The stores themselves and what stands before them; and what has tests of its own."""
 
 LOST_RACES = {
@@ -94,7 +105,7 @@ LOST_RACES = {
     ("compaction/merge.py", "_written", "extend"),
     ("compaction/rewrite.py", "discard", "remove_many"),
     ("engine/io.py", "send_again", "create"),
-    ("engine/log.py", "_drop", "remove_many"),
+    ("engine/recovery.py", "drop", "remove_many"),
 }
 """Made only by who lost a race with another compactor, or whose store lost events: both have their own tests."""
 
