@@ -59,8 +59,7 @@ class Opened:
 
     def inflate(self, context: bytes = b"", skip: int = 0) -> bytes:
         """The payload. Raises Malformed."""
-        body = self.content[skip:]
-        return decompress(body, context) if self.codec & _ZSTD else body
+        return inflate(self.codec, self.content[skip:], context)
 
     def depth(self) -> tuple[int, int]:
         """(depth, where the compressed payload starts) of an event's content."""
@@ -78,9 +77,9 @@ def deflate(payload: bytes | Rope, level: int, context: bytes = b"") -> tuple[in
     return (_ZSTD, frame) if len(frame) < len(payload) else (0, bytes(payload))
 
 
-def inflate(codec: int, body: bytes) -> bytes:
-    """What `deflate` was given without a context. Raises Malformed."""
-    return decompress(body) if codec & _ZSTD else body
+def inflate(codec: int, body: bytes, context: bytes = b"") -> bytes:
+    """What `deflate` was given. Raises Malformed."""
+    return decompress(body, context) if codec & _ZSTD else body
 
 
 def event_content(depth: int, check: bytes, body: bytes) -> bytes:
