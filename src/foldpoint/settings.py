@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import os
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-KEY_VARIABLE = "LANGGRAPH_AES_KEY"
-"""LangGraph's own name of the key that stores are encrypted with."""
 _PREFIX = "FOLDPOINT_"
 logger = logging.getLogger("foldpoint")
 Where = Literal["background", "inline", "off"]
@@ -88,18 +87,23 @@ class Settings(BaseSettings):
 def load_settings(**given: object) -> Settings:
     """Settings from `given` and the environment. Raises ValueError that names each wrong setting.
 
-    A variable that looks like a setting misspelt is said at WARNING.
+    A variable that looks like a setting misspelt is said at WARNING, once.
     """
     for name in (name for name in os.environ if name.startswith(_PREFIX)):
-        setting = name.removeprefix(_PREFIX).lower()
-        meant = get_close_matches(setting, Settings.model_fields, 1)
-        if meant and setting not in Settings.model_fields:
-            logger.warning("%s is no setting of Foldpoint; is %s%s meant?", name, _PREFIX, meant[0].upper())
+        _doubt(name)
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         wrong = "; ".join(_explain(problem) for problem in error.errors())
         raise ValueError(f"wrong setting: {wrong}") from error
+
+
+@cache
+def _doubt(variable: str) -> None:
+    setting = variable.removeprefix(_PREFIX).lower()
+    meant = get_close_matches(setting, Settings.model_fields, 1)
+    if meant and setting not in Settings.model_fields:
+        logger.warning("%s is no setting of Foldpoint; is %s%s meant?", variable, _PREFIX, meant[0].upper())
 
 
 def _explain(problem: object) -> str:

@@ -217,3 +217,12 @@ def test_what_a_program_reads_is_not_folded(tmp_path: Path) -> None:
     with FoldpointSaver.from_conn_string(f"sqlite:///{tmp_path}/a.db") as saver:
         fill(saver, thread, 1)
     assert thread in run("threads", "--url", f"sqlite:///{tmp_path}/a.db", "--age", COLUMNS="40").stdout
+
+
+def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(url: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("foldpoint.cli.threads.open_engine", interrupted)
+    result = run("threads")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")

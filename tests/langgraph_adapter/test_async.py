@@ -188,3 +188,7 @@ async def test_the_server_s_key_encrypts(tmp_path: Path, monkeypatch: pytest.Mon
     async with generate_checkpointer() as saver:
         put(saver, None, {"n": "a secret that nobody reads" * 3})
     assert b"a secret" not in (tmp_path / "agents.db").read_bytes()
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", "fedcba9876543210")
+    monkeypatch.setenv("FOLDPOINT_PREVIOUS_AES_KEY", "0123456789abcdef")
+    async with generate_checkpointer() as saver:
+        assert len(ids(saver, config())) == 1

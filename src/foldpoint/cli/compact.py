@@ -22,7 +22,7 @@ from foldpoint.compaction.job import Job, Journal, Outcome, Rate, ShareDone
 from foldpoint.compaction.policy import Policies, Retention, explain
 from foldpoint.compaction.workers import Opened, run_in_processes
 from foldpoint.engine.engine import Engine
-from foldpoint.settings import KEY_VARIABLE
+from foldpoint.langgraph_adapter.key import KEY_VARIABLE
 
 EXAMPLES = """
 \b

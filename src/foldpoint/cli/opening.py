@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from pydantic import SecretStr
 
 from foldpoint.cli.failure import Refused
-from foldpoint.codecs.envelope import Cipher
 from foldpoint.engine.engine import Engine
-from foldpoint.engine.keyring import Keyring
 from foldpoint.engine.url import open_store
-from foldpoint.settings import KEY_VARIABLE, Settings, load_settings
+from foldpoint.langgraph_adapter.key import cipher_of
+from foldpoint.settings import Settings, load_settings
 
 url_option = click.option("--url", metavar="URL", help="The store, such as sqlite:///file.db.  [env: FOLDPOINT_URL]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
@@ -36,7 +33,7 @@ def open_engine(url: str | None) -> Iterator[Engine]:
     settings = settings_of(url)
     store = open_store(settings.url, settings, create=False, durable=False)
     try:
-        yield Engine(store, settings, cipher=_cipher(settings.previous_aes_key))
+        yield Engine(store, settings, cipher=cipher_of(settings))
     finally:
         store.close()
 
@@ -49,20 +46,3 @@ def require_thread(engine: Engine, thread: str) -> None:
 
 def no_thread(thread: str) -> Refused:
     return Refused(f"there is no thread {thread!r} in the store: `foldpoint threads` lists those there are")
-
-
-def _cipher(previous: SecretStr | None) -> Cipher | None:
-    if KEY_VARIABLE not in os.environ:
-        return None
-    from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-
-    try:
-        now = EncryptedSerializer.from_pycryptodome_aes().cipher
-        if previous is None:
-            return now
-        key = previous.get_secret_value().encode()
-        return Keyring(now, EncryptedSerializer.from_pycryptodome_aes(key=key).cipher)
-    except ImportError as error:
-        raise ValueError(
-            f"{KEY_VARIABLE} is set, and pycryptodome is missing: pip install foldpoint[encryption]"
-        ) from error

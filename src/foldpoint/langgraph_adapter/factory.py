@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
+from foldpoint.langgraph_adapter.key import cipher_of
 from foldpoint.langgraph_adapter.saver import FoldpointSaver
-from foldpoint.settings import KEY_VARIABLE, load_settings
+from foldpoint.settings import load_settings
 
 
 @asynccontextmanager
 async def generate_checkpointer() -> AsyncIterator[FoldpointSaver]:
     """A saver on the store of FOLDPOINT_URL, configured by FOLDPOINT_*. May be entered any number of times.
 
-    Where LANGGRAPH_AES_KEY is set everything is encrypted with that key, as by the `foldpoint` command.
+    Where LANGGRAPH_AES_KEY is set everything is encrypted with that key, and read with FOLDPOINT_PREVIOUS_AES_KEY too,
+    as by the `foldpoint` command.
     """
     # In a thread: opening a file or connecting to a server would hold up the loop.
     async with await asyncio.to_thread(_open) as saver:
@@ -26,5 +27,6 @@ async def generate_checkpointer() -> AsyncIterator[FoldpointSaver]:
 
 
 def _open() -> FoldpointSaver:
-    sealed = EncryptedSerializer.from_pycryptodome_aes() if KEY_VARIABLE in os.environ else None
-    return FoldpointSaver.from_conn_string(load_settings().url, serde=sealed)
+    settings = load_settings()
+    cipher = cipher_of(settings)
+    return FoldpointSaver.from_conn_string(settings.url, serde=EncryptedSerializer(cipher) if cipher else None)

@@ -31,7 +31,6 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from foldpoint.compaction import (
     DropAll,
     DropRuns,
-    KeepLast,
     Policy,
     Schedule,
     copy_thread,
@@ -42,9 +41,9 @@ from foldpoint.compaction import (
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.records import Finding
-from foldpoint.engine.url import open_on_client, open_store
+from foldpoint.engine.url import open_store
 from foldpoint.errors import StoreUnavailable
-from foldpoint.langgraph_adapter import conversion
+from foldpoint.langgraph_adapter import arguments, conversion
 from foldpoint.langgraph_adapter.blocks import Memory
 from foldpoint.langgraph_adapter.decoding import Decoder
 from foldpoint.langgraph_adapter.encoding import Encoder
@@ -57,8 +56,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 _Found = tuple[Any, str, Entry]  # thread id, namespace, checkpoint
-
-_STRATEGIES = "'keep_latest', 'delete' (or 'delete_all'), or keep_last=N"
 
 
 class FoldpointSaver(BaseCheckpointSaver[Any]):
@@ -108,10 +105,9 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         ttl: Mapping[str, Any] | None = None,
         compaction: Where | None = None,
     ) -> None:
-        if serde is not None and not (hasattr(serde, "dumps_typed") or hasattr(serde, "dumps")):
-            raise ValueError(f"serde: expected a serializer with dumps_typed and loads_typed, got {serde!r}")
+        arguments.require_serializer(serde)
         self._owns_store = engine is None
-        engine = _engine(engine, client, namespace, prefix)
+        engine = arguments.engine_of(engine, client, namespace, prefix)
         self._plain_engine = engine
         self._engine = engine
         self._serde: SerializerProtocol = JsonPlusSerializer()
@@ -235,7 +231,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint with all its channel values; durable when it returns."""
-        thread_id, namespace = stream = _stream(config)
+        thread_id, namespace = stream = arguments.stream_of(config)
         known = self._engine.last_put(*stream)
         stored = conversion.to_checkpoint(self._encoder, stream, config, checkpoint, metadata, known)
         tail = self._engine.put(thread_id, namespace, stored, ttl=self._lifetime.seconds)
@@ -246,7 +242,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store a task's pending writes; idempotent by task and position, special writes replace."""
-        thread_id, namespace = _stream(config)
+        thread_id, namespace = arguments.stream_of(config)
         checkpoint_id = config["configurable"].get("checkpoint_id")
         if not checkpoint_id:
             raise ValueError("put_writes needs config['configurable']['checkpoint_id']: the checkpoint they belong to")
@@ -264,7 +260,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, the latest if it names none."""
-        thread_id, namespace = _stream(config)
+        thread_id, namespace = arguments.stream_of(config)
         checkpoint_id = config["configurable"].get("checkpoint_id")
         started = time.perf_counter()
         if checkpoint_id:
@@ -301,8 +297,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             for thread_id, namespace, entry in self._entries(config, before)
             if not filter or conversion.matches(self._decoder, entry.folded, filter)
         )
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit: expected a number of checkpoints, got {limit!r}")
+        arguments.require_limit(limit)
         for thread_id, namespace, entry in islice(found, limit):
             yield self._tuple(thread_id, namespace, entry)
 
@@ -312,7 +307,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             for thread in self._engine.threads():
                 yield from self._thread_entries(thread.thread_id, thread.namespaces, bound)
             return
-        thread_id, _ = _stream(config)
+        thread_id, _ = arguments.stream_of(config)
         given = config["configurable"]
         namespace = given.get("checkpoint_ns")
         namespaces = self._engine.namespaces(thread_id) if namespace is None else [namespace]
@@ -341,7 +336,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         """Per channel the writes of the ancestors and the value they start from, in one pass over the log."""
         if not channels:
             return {}
-        thread_id, namespace = _stream(config)
+        thread_id, namespace = arguments.stream_of(config)
         found = self._engine.channel_history(
             thread_id, namespace, config["configurable"].get("checkpoint_id"), list(channels)
         )
@@ -366,7 +361,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints, with their writes, whose metadata has one of these run ids. Reads every thread."""
-        wanted = frozenset(_several("run_ids", run_ids))
+        wanted = frozenset(arguments.several("run_ids", run_ids))
         if not wanted:
             return
         for thread in self._engine.threads():
@@ -384,8 +379,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         dropped leaves the store when the grace is over, if this saver lives on or one uses the thread then, else with
         the next `foldpoint compact`.
         """
-        policy = _policy(strategy, keep_last)
-        for thread_id in _several("thread_ids", thread_ids):
+        policy = arguments.policy_of(strategy, keep_last)
+        for thread_id in arguments.several("thread_ids", thread_ids):
             self._rewrite(str(thread_id), policy)
 
     def _rewrite(self, thread_id: str, policy: Policy) -> None:
@@ -474,40 +469,5 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         await self._async(self.prune, thread_ids, strategy=strategy, keep_last=keep_last)
 
 
-def _engine(engine: Engine | None, client: Any, namespace: str | None, prefix: str) -> Engine:
-    if engine is None and client is not None and namespace is not None:
-        return Engine(open_on_client(client, namespace, prefix), load_settings())
-    if isinstance(engine, Engine) and client is None and namespace is None:
-        return engine
-    raise ValueError(
-        "give either an engine, or client= and namespace= of Aerospike; or use FoldpointSaver.from_conn_string(url)"
-    )
-
-
-def _stream(config: RunnableConfig) -> tuple[str, str]:
-    """(thread id, namespace). Raises ValueError where the thread id is missing."""
-    configurable = config.get("configurable") or {}
-    thread_id = configurable.get("thread_id")
-    if thread_id is None:
-        raise ValueError("config['configurable']['thread_id'] is missing: it names the thread to store or read")
-    return str(thread_id), configurable.get("checkpoint_ns") or ""
-
-
 def _take(found: Iterator[T], size: int) -> list[T]:
     return [*islice(found, size)]
-
-
-def _several(name: str, ids: Sequence[str]) -> Sequence[str]:
-    if isinstance(ids, str):
-        raise ValueError(f"{name}: expected a list of ids, got the text {ids!r}: its letters would be taken for ids")
-    return ids
-
-
-def _policy(strategy: str, keep_last: int | None) -> Policy:
-    if strategy == "keep_latest":
-        return KeepLast(1 if keep_last is None else keep_last)
-    if strategy in ("delete", "delete_all"):
-        if keep_last is not None:
-            raise ValueError(f"strategy: {strategy!r} keeps nothing, keep_last={keep_last!r} would; give one of them")
-        return DropAll()
-    raise ValueError(f"strategy: expected {_STRATEGIES}, got {strategy!r}")
