@@ -76,8 +76,8 @@ _SEED = click.option("--seed", type=int, help="Begin with this seed.  [default: 
 @main.command()
 @click.option("--runs", default=20_000, show_default=True, help="Histories in all.")
 @click.option("--store", "stores", multiple=True, type=click.Choice(list(plays.STORES)),
-              help="Only on this; may be repeated.  [default: half in memory, the rest on a model of a node that "
-              "loses power, and a twentieth in files]")  # fmt: skip
+              help="Only on this; may be repeated.  [default: half in memory, a tenth of these with keys, the "
+              "rest on a model of a node that loses power, and a twentieth in files]")  # fmt: skip
 @_SEED
 @click.option("--shrink", is_flag=True, help="Look for the fewest steps that fail; takes minutes.")
 @_WORKERS
@@ -87,7 +87,7 @@ def machine(runs: int, stores: Sequence[str], seed: int | None, shrink: bool, wo
 
     After each, all is read by every path and compared with dicts, and verified. 100 runs share a seed.
     """
-    shares = {"memory": 10, "node": 7, "torn": 2, "sqlite": 1} if not stores else dict.fromkeys(stores, 1)
+    shares = {"memory": 9, "keys": 1, "node": 7, "torn": 2, "sqlite": 1} if not stores else dict.fromkeys(stores, 1)
     jobs = []
     for store, share in shares.items():
         count = max(1, round(runs * share / sum(shares.values()) / plays.RUNS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,13 @@ def next_checkpoint(
         channels["raw"] = Value("bytes", word.encode())
     elif change == "big":
         channels["big"] = packed([items, [word] * 40, items])
+    elif change == "noise":
+        channels["noise"] = Value("bytes", noise(word, step))
+    elif change == "cut" and "noise" in channels:
+        half = len(channels["noise"].data) // 2
+        channels["noise"] = Value("bytes", channels["noise"].data[half // 2 :] + word.encode())
+    elif change == "copy":
+        channels["copy"] = channels.get("noise", channels.get("big", packed(word)))
     versions |= {"list": step + 1, "raw": step + 1 if change == "type" else versions.get("raw", 0)}
     return Checkpoint(
         Header(
@@ -68,6 +76,11 @@ def next_checkpoint(
         {"step": step, "source": "loop", "flag": bool(step % 2), **({"run_id": run} if run else {})},
         packed({"writes": [word]}) if change == "edit" else None,
     )
+
+
+def noise(word: str, step: int) -> bytes:
+    """100 to 30,000 bytes that no compression makes smaller, the same ones now and then."""
+    return random.Random(f"{word} {step // 4}").randbytes(100 * (len(word) + 1))
 
 
 def config(stream: Stream, checkpoint_id: str | None = None) -> Any:

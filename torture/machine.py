@@ -17,17 +17,29 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-from foldpoint import Engine, FoldpointSaver, Settings
-from foldpoint.codecs.model import Checkpoint, Write
-from foldpoint.compaction import DropAll, DropRuns, KeepLast, copy_thread, rewrite_thread, sweep, upkeep
+from foldpoint import Engine, FoldpointSaver, Keyring, Settings
+from foldpoint.codecs.model import Checkpoint, Value, Write
+from foldpoint.compaction import DropAll, DropRuns, KeepLast, copy_thread, reseal_thread, rewrite_thread, sweep, upkeep
 from foldpoint.compaction.verify import verify
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
 from foldpoint.errors import FoldpointError
 from torture.clock import MovingClock
-from torture.contents import SERDE, Known, Stream, check, config, metadata_of, next_checkpoint, put_by_saver, values_of
+from torture.contents import (
+    SERDE,
+    Known,
+    Stream,
+    check,
+    config,
+    metadata_of,
+    next_checkpoint,
+    noise,
+    put_by_saver,
+    values_of,
+)
 from torture.faulty import FAULTS, Fault, FaultyStore
 from torture.small import packed
 
@@ -110,7 +122,7 @@ class Histories(RuleBasedStateMachine):
         by_saver=st.booleans(),
         stream=STREAM,
         parent=st.integers(0, 5),
-        change=st.sampled_from(["append", "edit", "slide", "remove", "nothing", "type", "big"]),
+        change=st.sampled_from(["append", "edit", "slide", "remove", "nothing", "type", "big", "noise", "cut", "copy"]),
         word=st.sampled_from(WORDS),
         back=st.sampled_from([0, 0, 0, 0, 35]),
         run=st.sampled_from(["r1", "r2", None]),
@@ -150,17 +162,21 @@ class Histories(RuleBasedStateMachine):
         special=st.booleans(),
         words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3),
         path=st.sampled_from(["", "~pull, a"]),
+        share=st.booleans(),
     )
     def put_writes(
-        self, who: int, stream: Stream, at: int, task: str, special: bool, words: list[str], path: str
+        self, who: int, stream: Stream, at: int, task: str, special: bool, words: list[str], path: str, share: bool
     ) -> None:
         ids = self.known[stream].ids()
         if not ids:
             return
         target = self.new_id(0) if at < 0 else ids[min(at, len(ids) - 1)]
+        shared = self.known[stream].checkpoints[ids[0]].channels.values() if share else []
+        values = [Value(value.type, bytes(value.data)) for value in shared]
+        values += [Value("bytes", noise(word, self.made)) if share else packed([word] * 30) for word in words]
         listed = [
-            Write(task, -1 - i if special else i, "list" if i % 2 else "other", packed([word] * 30), path)
-            for i, word in enumerate(words)
+            Write(task, -1 - i if special else i, "list" if i % 2 else "other", value, path)
+            for i, value in enumerate(values)
         ]
         self.act(who, lambda engine: engine.put_writes(*stream, target, listed), stream[0])
         self.log_writes(stream, target, listed)
@@ -294,3 +310,21 @@ class SqliteHistories(Histories):
     def teardown(self) -> None:
         super().teardown()
         self.folder.cleanup()
+
+
+class KeyHistories(Histories):
+    """The machine on sealed records, whose key is another now and then."""
+
+    def __init__(self) -> None:
+        self.ciphers = [EncryptedSerializer.from_pycryptodome_aes(key=key * 16).cipher for key in (b"1", b"2")]
+        super().__init__()
+
+    def engine(self, store: Any = None) -> Engine:
+        return Engine(store or self.store, SETTINGS, cipher=Keyring(*self.ciphers), clock=self.clock)
+
+    @rule(who=ANY, thread=st.sampled_from(["a", "b"]))
+    def change_key(self, who: int, thread: str) -> None:
+        self.ciphers.reverse()
+        for one in (0, 1):
+            self.restart(one)
+        self.act(who, lambda engine: list(reseal_thread(engine, thread)), thread)

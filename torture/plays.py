@@ -1,4 +1,4 @@
-"""Playing the machine: on a store in memory, on a node that loses power, on a SQLite file."""
+"""Playing the machine: on a store in memory, with keys, on a node that loses power, on a SQLite file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from foldpoint.engine import keys
-from torture.machine import NAMES, Histories, SqliteHistories
+from torture.machine import NAMES, Histories, KeyHistories, SqliteHistories
 from torture.power import NodeHistories, TornHistories
 from torture.small import small_limits
 
@@ -20,6 +20,7 @@ RUNS = 100
 STEPS = 30
 STORES: dict[str, type[Histories]] = {
     "memory": Histories,
+    "keys": KeyHistories,
     "node": NodeHistories,
     "torn": TornHistories,
     "sqlite": SqliteHistories,
