@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langgraph.checkpoint.base import CheckpointTuple
 
@@ -34,6 +34,8 @@ from reliability.workload import channel_values, config, make_checkpoint, messag
 NODES, THREADS = 3, 3
 SETTINGS = Settings(window=8, grace=2.0)
 """A grace that passes between two kills."""
+LARGE = 1_200_000
+"""Bytes of a value that no server takes in one record."""
 _PAUSE = 0.02
 _STORE_SECONDS = 120.0  # a cluster whose nodes come back is waited for
 Say = Callable[[str], None]
@@ -61,6 +63,7 @@ def write(url: str, number: int, out: Path) -> None:
         while True:
             thread = f"thread {random.randrange(THREADS)}"
             checkpoint, parent = make_checkpoint(name, step), parents.get(thread)
+            checkpoint["channel_values"] = _values(name, step)
             metadata = {"source": "loop", "writer": name, "number": step}
             tell("trying", checkpoint["id"], thread, name, step, parent)
             _patiently(
@@ -73,6 +76,11 @@ def write(url: str, number: int, out: Path) -> None:
                 _patiently(lambda: saver.put_writes(where, written, name))  # noqa: B023
                 tell("wrote", checkpoint["id"])
             step += 1
+
+
+def _values(writer: str, number: int) -> dict[str, Any]:
+    large = {"large": random.Random(f"{writer}/{number}").randbytes(LARGE)} if number % 20 == 10 else {}
+    return channel_values(writer, number) | large
 
 
 def tidy(url: str, number: int, out: Path) -> None:
@@ -229,7 +237,7 @@ def _compare(saver: FoldpointSaver, found: Killed, when: str) -> None:
                 found.wrong.append(f"checkpoint {id_} of {put.thread!r}{when}: lost")
             continue
         parent = entry.parent_config["configurable"]["checkpoint_id"] if entry.parent_config else None
-        if entry.checkpoint["channel_values"] != channel_values(put.name, put.number) or parent != put.parent:
+        if entry.checkpoint["channel_values"] != _values(put.name, put.number) or parent != put.parent:
             found.wrong.append(f"checkpoint {id_} of {put.thread!r}{when}: differs")
         writes = entry.pending_writes or []
         if any(write != (put.name, "messages", message(put.name, put.number)) for write in writes) or (

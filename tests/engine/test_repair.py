@@ -13,7 +13,7 @@ import aerospike_server as servers
 import pytest
 from checkpoints import id_of, numbered, write
 from faults.scenes import named
-from streams import STREAMS, Nodes, Stream, large, merge_early, with_levels, young
+from streams import STREAMS, Stream, large, merge_early, with_levels, young
 
 from foldpoint import Engine, Settings
 from foldpoint.codecs import envelope
@@ -101,23 +101,95 @@ def test_they_are_restored_when_they_are_damaged_if_that_is_asked_for(stream: St
         stream.store.bring_back(records)
 
 
-@pytest.mark.parametrize("damage", [Nodes.flip, lambda store, key: store.remove_many([key])], ids=["flipped", "lost"])
-def test_a_segment_that_lacks_a_part_is_restored_if_that_is_asked_for(damage: Callable[[Nodes, bytes], None]) -> None:
+def parts_by_segment(stream: Stream) -> dict[bytes, list[bytes]]:
+    segments = [stream.layout.key(position) for position in range(len(stream.layout))]
+    return {key: parts for key in segments if (parts := stream.engine.io.parts_of([key]))}
+
+
+def test_a_segment_of_which_a_part_is_missing_is_restored_and_its_other_parts_are_removed() -> None:
     stream = large()
-    layout, expected, records = stream.layout, stream.contents(), stream.store.records()
-    io = stream.engine.io
-    parts = [part for position in range(len(layout)) for part in io.parts_of([layout.key(position)])]
-    assert len(parts) > 2
-    for part in parts:
-        damage(stream.store, part)
-        with pytest.raises(CorruptRecord) as caught:
-            stream.contents()
-        assert caught.value.key == part
-        [finding] = verify_stream(stream.fresh(), "t", "", repair=True).findings
-        assert (finding.key, finding.repaired) == (part.hex(), True)
+    expected, records, parts = stream.contents(), stream.store.records(), parts_by_segment(stream)
+    for missing in [*([part] for some in parts.values() for part in some), [some[-1] for some in parts.values()]]:
+        stream.store.remove_many(missing)
         assert stream.contents() == expected
         whole(stream)
+        named = [part for some in parts_by_segment(stream).values() for part in some]
+        assert not {*missing} & {*named}
+        assert {key for key in stream.store.records() if keys.kind_of(key) == b"b"} == {*named}
         stream.store.bring_back(records)
+
+
+def test_a_segment_of_which_a_part_is_damaged_is_restored_if_that_is_asked_for() -> None:
+    stream = large()
+    expected, records = stream.contents(), stream.store.records()
+    for parts in parts_by_segment(stream).values():
+        for part in parts:
+            stream.store.flip(part)
+            with pytest.raises(CorruptRecord) as caught:
+                stream.contents()
+            assert caught.value.key == part
+            [finding] = verify_stream(stream.fresh(), "t", "", repair=True).findings
+            assert (finding.key, finding.repaired) == (part.hex(), True)
+            assert stream.contents() == expected
+            whole(stream)
+            stream.store.bring_back(records)
+
+
+def test_a_segment_that_a_crash_left_without_a_part_holds_up_nobody() -> None:
+    """It was stored, the head that would have named it was not."""
+    stream, unharmed = large(), large()
+    heads = {**stream.store._heads}
+    log = stream.engine.reader("t", "")
+    log.seal()
+    view = log.load()
+    assert view is not None
+    left = keys.segment(view.head.epoch, view.head.segments - 1)
+    stream.store.remove_many(stream.engine.io.parts_of([left])[1:2])
+    stream.store._heads = heads
+    stream.engine = stream.fresh()
+    for one in (stream, unharmed):
+        one.put(14, 40)
+    assert stream.contents() == unharmed.contents()
+    whole(stream)
+
+
+@pytest.mark.parametrize("kind", [keys.segment, keys.span])
+def test_a_merged_record_that_a_crash_left_without_a_part_holds_up_nobody(kind: Callable[..., bytes]) -> None:
+    stream = large()
+    expected, heads = stream.contents(), {**stream.store._heads}
+    upkeep(stream.engine, "t", "", idle=True)
+    left = kind(next(stream.engine.heads("t")).epoch, 0, 2)
+    if not stream.engine.io.parts_of([left]):  # a span is small here
+        content = stream.engine.io.read([left])[0]
+        assert content is not None
+        stream.store.remove_many([left])
+        stream.store.create([(left, stream.engine.io._create_parts(left, content, None))], ttl=None)
+    stream.store.remove_many(stream.engine.io.parts_of([left])[:1])
+    stream.store._heads = heads
+    upkeep(stream.fresh(), "t", "", idle=True)
+    assert next(stream.engine.heads("t")).merged[0].count
+    assert stream.contents() == expected
+    whole(stream)
+
+
+@pytest.mark.parametrize("most", [0, 1], ids=["first", "all"])
+@pytest.mark.parametrize("wholly", [False, True], ids=["part", "record"])
+def test_what_was_merged_and_lost_goes_like_the_rest(wholly: bool, most: int) -> None:
+    """Its removal was broken off, or a crash of the store took it."""
+    stream = large()
+    upkeep(stream.engine, "t", "", idle=True)
+    head = next(stream.engine.heads("t"))
+    merged = [keys.segment(head.epoch, index) for index in range(head.superseded.segments[0])]
+    assert len(merged) > 2
+    for segment in merged if most else merged[:1]:
+        stream.store.remove_many([segment] if wholly else stream.engine.io.parts_of([segment])[:1])
+    expected = stream.contents()
+    for _ in range(3):
+        stream.clock.advance(101)
+        upkeep(stream.fresh(), "t", "", idle=True)
+    assert not {*merged} & stream.store.records().keys()
+    assert stream.contents() == expected
+    whole(stream)
 
 
 def test_where_an_event_is_gone_too_it_is_an_error_and_never_another_value(stream: Stream) -> None:

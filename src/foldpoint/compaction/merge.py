@@ -14,6 +14,7 @@ from foldpoint.codecs.head import LEVELS, Head, Level
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.segment import Segment, encode_segment, encode_span, join
 from foldpoint.engine import keys
+from foldpoint.engine.io import LOST_PARTS
 from foldpoint.engine.log import Log
 from foldpoint.errors import CorruptRecord, StrayRecord
 
@@ -100,7 +101,7 @@ def _merge(log: Log, head: Head, step: Merge) -> Head:
     level = Level(
         count=level.count + 1,
         reach=level.reach + count,
-        size=level.size + len(record or b""),
+        size=level.size + len(record),
         replaced=level.replaced + sum(len(one or b"") for one in records),
     )
     return replace(head, merged=(*head.merged[:at], level, *head.merged[at + 1 :]))
@@ -123,15 +124,17 @@ def _inputs(log: Log, head: Head, step: Merge) -> list[Segment]:
     return inputs
 
 
-def _written(log: Log, head: Head, key: bytes, kind: int, content: Callable[[], bytes | Rope]) -> bytes | None:
+def _written(log: Log, head: Head, key: bytes, kind: int, content: Callable[[], bytes | Rope]) -> bytes:
     """The record that stands under `key` then: what another try wrote there, which saves the work, or this one."""
-    found = log.io.read([key])[0]
+    found = log.io.read([key], whole=False)[0]
     if found is None:
         codec, body = deflate(content(), _COMPRESSION[key[keys.EPOCH_BYTES + 1]])
         record = log.io.seal(key, kind, codec, body)
         if log.io.create(key, record, head.record_ttl):
             return record
-        found = log.io.read([key])[0]
+        found = log.io.read([key], whole=False)[0]
+    if found is None:
+        raise StrayRecord(key, LOST_PARTS)
     if head.record_ttl is not None:
         # It may have been written long ago: no extension since has known of it.
         log.io.store.extend([key, *log.io.parts_of([key])], ttl=head.record_ttl)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from foldpoint.codecs.head import LEVELS, Extent, Head
-from foldpoint.codecs.segment import SnapshotRef
+from foldpoint.codecs.segment import Span
 from foldpoint.engine import keys
 from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
@@ -35,23 +35,29 @@ def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[byt
     """The kept snapshots from which, of the segments that are left, none is folded once those up to `until` are gone.
 
     Remove them first: then what is left of a removal that was broken off can be told from the segments again.
-    Raises CorruptRecord where a segment that is left is missing: others have merged it, and what it was folded from may
-    be what the merged one is.
+    Raises CorruptRecord where a segment that the head names is missing: others have merged it, and what it was folded
+    from may be what the merged one is.
     """
-    ends = head.extent.segments
+    ends, named = head.extent.segments, head.superseded.segments
     gone = [(at + 1, head.cleaned.segments[at], until.segments[at]) for at in range(LEVELS)]
-    stay = [(at + 1, until.segments[at], ends[at]) for at in range(1, LEVELS)]
-    # Of level 1, where starts rise, the first is enough.
-    stay.append((1, until.segments[0], min(until.segments[0] + 1, ends[0])))
-    spent = _starts(reader, head, gone, present=True) - _starts(reader, head, stay) - {head.kept}
-    for ref in spent:
-        # From the last part to the first, so that a removal that is broken off is found and finished.
-        yield keys.snapshot_parts(head.epoch, ref)[::-1]
+    in_grace = [(at + 1, until.segments[at], named[at]) for at in range(1, LEVELS)]
+    stay = [(at + 1, named[at], ends[at]) for at in range(1, LEVELS)]
+    # Of level 1, where starts rise, the first that is there is enough.
+    first = until.segments[0]
+    while first < named[0] and not _spans(reader, head, [(1, first, first + 1)], present=True):
+        first += 1
+    stay.append((1, first, min(first + 1, ends[0])))
+    left = [*_spans(reader, head, in_grace, present=True), *_spans(reader, head, stay)]
+    needed = {head.kept, *(span.start for span in left)}
+    for ref in {span.start for span in _spans(reader, head, gone, present=True)} - needed:
+        if ref is not None:
+            # From the last part to the first, so that a removal that is broken off is found and finished.
+            yield keys.snapshot_parts(head.epoch, ref)[::-1]
 
 
-def _starts(reader: Reader, head: Head, runs: list[tuple[int, int, int]], *, present: bool = False) -> set[SnapshotRef]:
+def _spans(reader: Reader, head: Head, runs: list[tuple[int, int, int]], *, present: bool = False) -> list[Span]:
     layout = replace(Layout.of(head), runs=tuple(runs))
-    return {span.start for span in reader.spans(layout, len(layout), present=present) if span.start is not None}
+    return list(reader.spans(layout, len(layout), present=present))
 
 
 def epoch_keys(io: RecordIO, epoch: bytes, cleaned: Extent, extent: Extent) -> Iterator[list[bytes]]:
@@ -64,7 +70,9 @@ def _with_parts(io: RecordIO, wanted: Sequence[bytes]) -> Iterator[list[bytes]]:
     for at in range(0, len(wanted), _BATCH):
         batch = list(wanted[at : at + _BATCH])
         # The stubs go first: one without its parts would be damage, parts without a stub are only garbage.
-        yield batch + io.parts_of(batch)
+        parts = io.parts_of(batch)
+        yield batch
+        yield parts
 
 
 def _snapshot_keys(io: RecordIO, epoch: bytes, numbers: range, *, kept: bool) -> Iterator[list[bytes]]:

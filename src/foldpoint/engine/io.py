@@ -19,6 +19,7 @@ _REMEMBERED = 10.0
 _REMEMBERED_BYTES = 64 << 20
 _PART_OVERHEAD = 64
 _MAX_PARTS = 1 << 16
+LOST_PARTS = "the store has lost parts of it before any head came to name it"
 
 
 class RecordIO:
@@ -52,9 +53,6 @@ class RecordIO:
         """Create-only. What does not fit one record is stored in parts first; the stub under `key` commits it."""
         if len(record) > self.part_size:
             record = self._create_parts(key, record, ttl)
-        return self._send(key, record, ttl)
-
-    def _send(self, key: bytes, record: bytes, ttl: int | None) -> bool:
         created = self.store.create([(key, record)], ttl=ttl)[0]
         if created:
             self.remember(key, record, ttl)
@@ -95,8 +93,7 @@ class RecordIO:
         count = len(chunks)
         if count > _MAX_PARTS:
             raise ValueError(f"{len(record)} bytes do not fit {_MAX_PARTS} records of {self.part_size} bytes")
-        for index, chunk in enumerate(chunks):
-            self.create_part(keys.part(epoch, token, index), chunk, ttl)
+        self.create_parts([keys.part(epoch, token, index) for index in range(count)], chunks, ttl)
         return envelope.seal(key, PARTS, 0, pack([token, count, len(record)]))
 
     def chunks(self, record: bytes) -> list[bytes]:
@@ -106,11 +103,20 @@ class RecordIO:
     def seal_part(self, key: bytes, chunk: bytes) -> bytes:
         return envelope.seal(key, PART, 0, chunk)
 
-    def create_part(self, key: bytes, chunk: bytes, ttl: int | None) -> bool:
-        return self._send(key, self.seal_part(key, chunk), ttl)
+    def create_parts(self, part_keys: Sequence[bytes], chunks: Sequence[bytes], ttl: int | None) -> bool:
+        """Create-only, as a batch. Whether all were created."""
+        records = [(key, self.seal_part(key, chunk)) for key, chunk in zip(part_keys, chunks, strict=True)]
+        created = self.store.create(records, ttl=ttl)
+        for (key, record), done in zip(records, created, strict=True):
+            if done:
+                self.remember(key, record, ttl)
+        return all(created)
 
-    def read(self, wanted: Sequence[bytes]) -> list[bytes | None]:
-        """The records under `wanted`, None where there is none; large ones put together (one more round trip)."""
+    def read(self, wanted: Sequence[bytes], *, whole: bool = True) -> list[bytes | None]:
+        """The records under `wanted`, None where there is none; large ones put together (one more round trip).
+
+        Raises LostRecord for one that has lost a part; where records need not be `whole` that is none.
+        """
         records = self.store.get_many(wanted)
         stubs = {
             at: self._stub_parts(key, record) for at, (key, record) in enumerate(zip(wanted, records, strict=True))
@@ -121,8 +127,22 @@ class RecordIO:
         found = dict(zip(part_keys, self.store.get_many(part_keys), strict=True))
         for at, parts in stubs.items():
             if parts:
-                records[at] = b"".join(self.part(part, found[part]) for part in parts)
+                records[at] = self._joined(wanted[at], [(part, found[part]) for part in parts], whole)
         return records
+
+    def _joined(self, key: bytes, parts: list[tuple[bytes, bytes | None]], whole: bool) -> bytes | None:
+        lost = [part for part, record in parts if record is None]
+        if lost and whole:
+            raise LostRecord(key, f"{len(lost)} of its {len(parts)} parts are missing, although the log needs them")
+        return None if lost else b"".join(self.part(part, record) for part, record in parts)
+
+    def remove_incomplete(self, wanted: Sequence[bytes]) -> None:
+        """Remove those of the records under `wanted` that have lost a part, with the parts that are left."""
+        for key in wanted:
+            parts = self.parts_of([key])
+            if None in self.store.get_many(parts):
+                self.store.remove_many([key])
+                self.store.remove_many(parts)
 
     def parts_of(self, wanted: Sequence[bytes]) -> list[bytes]:
         """The keys of the parts of those records under `wanted` that are stored in parts."""

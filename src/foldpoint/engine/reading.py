@@ -138,7 +138,7 @@ class Reader:
         return self.slice(layout, span.start, segments, positions[0] + 1, last=span.last, parts=parts)
 
     def spans(self, layout: Layout, end: int, *, present: bool = False) -> Iterator[Span]:
-        """What the segments below position `end` say of themselves, newest first. `present`: those that are there.
+        """What the segments below position `end` say of themselves, newest first. `present`: only those that are whole.
 
         One round trip for the first of level 1 and, if those are few, for many of the merged ones.
         """
@@ -150,7 +150,8 @@ class Reader:
                 positions.append(end)
                 unmerged += layout.place(end).level == 1
             span_keys = [layout.span_key(position) for position in positions]
-            for position, key, record in zip(positions, span_keys, self.io.read(span_keys), strict=True):
+            found = self.io.read(span_keys, whole=not present)
+            for position, key, record in zip(positions, span_keys, found, strict=True):
                 if record is not None or not present:
                     yield self._span(layout, position, key, record)
 
@@ -321,6 +322,10 @@ class Before:
         if self._slice is None:
             raise CorruptRecord(keys.event(self.layout.epoch, seq), "referred to, and not in the log")
         return self._slice
+
+    def fork(self) -> Before:
+        """The same, to be used by another thread: what either reads of it is its own."""
+        return Before(self._reader, self.layout, self._end, self._covers, dict(self._recent), self.known)
 
     def payload(self, seq: int) -> bytes:
         if seq in self.known:

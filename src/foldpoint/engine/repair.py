@@ -43,9 +43,12 @@ def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) ->
     records = _Lost(reader, head, replace).records(key)
     if key not in dict(records):
         return False  # two name it, and not as the same
+    written = [one for one, _ in records]
+    # The parts of one record must be of one piece.
     if replace or _is_snapshot(key):
-        # The parts of one record must be of one piece.
-        reader.io.store.remove_many([key for key, _ in records])
+        reader.io.store.remove_many(written)
+    else:
+        reader.io.remove_incomplete(written)
     for record_key, record in records:
         if reader.io.create(record_key, record, head.record_ttl):
             log.warning("thread %r: restored %s, record %s", head.thread_id, keys.words(record_key), record_key.hex())
@@ -135,7 +138,7 @@ class _Lost:
         numbers = range(first, last + 1)
         if not high - low < len(numbers) <= (high - low + 1) * self._head.window:
             return []  # each holds one at least: a crash took the head that belongs to what is beside them
-        events = self._io.read([keys.event(self._head.epoch, seq) for seq in numbers])
+        events = self._io.read([keys.event(self._head.epoch, seq) for seq in numbers], whole=False)
         if not all(events):
             return []
         slice_ = self._log(low, first - 1)
@@ -167,7 +170,7 @@ class _Lost:
         while end > 0 and (len(inputs) <= high - low or inputs[0].span.first > first):
             end -= 1
             key = keys.segment(self._head.epoch, end, place.level - 1)
-            [record] = self._io.read([key])
+            [record] = self._io.read([key], whole=False)
             if record is None:
                 return []
             inputs.insert(0, self._reader.segment(key, record))

@@ -22,6 +22,7 @@ from foldpoint.codecs.segment import (
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
+from foldpoint.engine.io import LOST_PARTS
 from foldpoint.engine.reading import Reader, add_segment
 from foldpoint.engine.snapshot import events_of, snapshot_events
 from foldpoint.engine.view import View
@@ -86,10 +87,12 @@ class Sealer:
         if view.head.record_ttl is not None:
             # Whoever wrote it may have done so long ago: no extension since has known of it.
             self.io.store.extend([key, *self.io.parts_of([key])], ttl=view.head.record_ttl)
-        found = self.io.read([key])[0]
+        found = self.io.read([key], whole=False)[0]
+        if found is None:
+            raise StrayRecord(key, LOST_PARTS)
         adopted = self.reader.segment(key, found)
         self._vouch(view, key, adopted, segment.span.before)
-        return adopted, len(found or b"")
+        return adopted, len(found)
 
     def _vouch(self, view: View, key: bytes, segment: Segment, before: str) -> None:
         """Raise StrayRecord unless the log holds what the segment of another sealer does.
@@ -129,8 +132,9 @@ class Sealer:
             chunks = self.io.chunks(record)
             ref = SnapshotRef(number, head.sealed, head.segments, len(chunks), kept)
             part_keys = keys.snapshot_parts(head.epoch, ref)
-            if all(
-                self.io.create_part(key, chunk, head.record_ttl) for key, chunk in zip(part_keys, chunks, strict=True)
+            # The first part holds the number.
+            if self.io.create_parts(part_keys[:1], chunks[:1], head.record_ttl) and self.io.create_parts(
+                part_keys[1:], chunks[1:], head.record_ttl
             ):
                 head = replace(head, snapshots=number, snapshot=ref, snapshot_bytes=len(record), logged=0)
                 return replace(head, kept=ref, kept_logged=0) if kept else head
