@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from multiprocessing import Pipe, get_context
 from pathlib import Path
 
 import pytest
 from checkpoints import numbered, numbers
 
 from foldpoint import Engine, Settings
+from foldpoint.compaction import Archives
 from foldpoint.compaction.job import SHARES, Job, Journal, Outcome, Rate, ShareDone
 from foldpoint.compaction.policy import Policies, Retention
+from foldpoint.compaction.workers import _Crew
 from foldpoint.engine.memory import MemoryStore
+from foldpoint.engine.url import open_store
+from foldpoint.errors import StoreUnavailable
 
 
 def go_on(seconds: float) -> bool:
@@ -135,3 +141,31 @@ def test_a_journal_remembers_what_is_done_and_goes_when_all_is(tmp_path: Path) -
     for share in second.remaining:
         second.finish(share)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("said", [0, 1], ids=["before it said anything", "when it had done a share"])
+def test_a_worker_that_was_killed_ends_the_job_with_what_happened_to_it(said: int) -> None:
+    crew = _Crew(range(9))
+    here, there = Pipe()
+    worker = get_context("spawn").Process(target=time.sleep, args=(60,))
+    worker.start()
+    crew._links[here] = worker
+    for _ in range(said):
+        there.send(ShareDone(0))
+    here.send(1)  # which nobody takes
+    there.close()
+    worker.kill()
+    worker.join()
+    with pytest.raises(StoreUnavailable, match="a worker process ended with code -9; run the job again"):
+        [*crew.listen(), *crew.listen(), *crew.listen()]
+
+
+def test_an_archive_that_was_refused_is_refused_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    engine = Engine(open_store(url))
+    with Archives(engine) as archives:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="is the store that is worked on"):
+                archives.open(url)
+        assert archives.open(f"sqlite:///{tmp_path}/other.db").store is not engine.store
+    engine.store.close()

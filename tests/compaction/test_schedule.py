@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import numbered, numbers
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from foldpoint import Engine, FoldpointSaver, Settings
+from foldpoint.compaction.job import Job
 from foldpoint.compaction.policy import Policies, Retention
 from foldpoint.compaction.schedule import Schedule
 from foldpoint.engine import keys
@@ -90,6 +92,22 @@ def test_what_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) 
         until(lambda: "compact of the store failed, and is tried again: no heads today" in caplog.text)
         store.fails = False
         until(lambda: next(engine.heads("t")).sealed)
+
+
+def test_an_unforeseen_error_is_logged_and_tried_again_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, errors = Job.run, iter([MemoryError("no more of it")])
+
+    def failing(*args: Any) -> Any:
+        for error in errors:
+            raise error
+        return run(*args)
+
+    monkeypatch.setattr(Job, "run", failing)
+    with Schedule(engine, compact_every=SOON):
+        until(lambda: next(engine.heads("a")).sealed)
+    assert "no more of it" in caplog.text
 
 
 def test_closing_does_not_wait_for_the_whole_store(engine: Engine) -> None:

@@ -66,8 +66,8 @@ retentions = st.builds(
 )
 
 
-def shown_to(policy: Policy, nodes: list[Node], *, linear: bool = False) -> set[int]:
-    selection = policy.selection(Circumstances(NOW, linear=linear))
+def shown_to(policy: Policy, nodes: list[Node]) -> set[int]:
+    selection = policy.selection(Circumstances(NOW))
     return {n for n in range(len(nodes) - 1, -1, -1) if selection.keeps(summary(n, nodes[n]))}
 
 
@@ -119,36 +119,19 @@ def test_applying_a_retention_to_what_it_kept_drops_nothing_but_what_nobody_goes
     assert named(retention, nodes) <= again
 
 
-@given(trees(), retentions, st.booleans())
-def test_once_a_selection_is_done_nothing_older_stays(nodes: list[Node], retention: Retention, prune: bool) -> None:
-    line = [replace(node, parent=n - 1 if n else None) for n, node in enumerate(nodes)]
-    policy: Policy = KeepLast(3) if prune else retention
-    selection = policy.selection(Circumstances(NOW, linear=True))
-    done = False
-    for n in range(len(line) - 1, -1, -1):
-        kept = selection.keeps(summary(n, line[n]))
-        assert not (done and kept)
-        done = done or selection.done
-
-
 def test_a_selection_is_done_as_soon_as_it_can_be() -> None:
     line = [Node(n - 1 if n else None, "r1", False, 100.0 - n, False) for n in range(50)]
 
-    def looked_at(policy: Policy, linear: bool = True) -> int:
-        selection = policy.selection(Circumstances(NOW, linear=linear))
+    def looked_at(policy: Policy) -> int:
+        selection = policy.selection(Circumstances(NOW))
         for n in range(len(line) - 1, -1, -1):
             selection.keeps(summary(n, line[n]))
             if selection.done:
                 return len(line) - n
         return -1
 
-    assert looked_at(KeepLast(1), linear=False) == 1
-    assert looked_at(Retention(keep_last=1)) == 1
-    assert looked_at(Retention(keep_last=7)) == 7
-    assert looked_at(Retention(keep_newer_than=timedelta(seconds=60.5))) == 11
-    assert looked_at(Retention(keep_last=1), linear=False) == -1, "an older branch may wait for an answer"
-    for open_ended in ({"keep_one_per_run": True}, {"keep_with_metadata": ("pinned",)}, {}):
-        assert looked_at(Retention.model_validate(open_ended)) == -1
+    assert [looked_at(KeepLast(count)) for count in (1, 7)] == [1, 7]
+    assert looked_at(Retention(keep_last=1)) == -1, "an older branch may wait for an answer"
 
 
 def test_a_selection_remembers_what_it_keeps_and_not_what_it_drops() -> None:

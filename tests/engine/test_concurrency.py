@@ -430,3 +430,43 @@ def test_a_stream_that_was_made_again_with_the_revision_of_the_first_is_another(
     current = log.current()
     assert current is not None
     assert current.head.epoch == next(engine.heads("t")).epoch != view.head.epoch
+
+
+def test_a_fork_of_a_log_folds_what_lies_before_its_slice_on_its_own(store: RecordStore) -> None:
+    """A writer uses the log meanwhile."""
+    engine = Engine(store, Settings(window=16))
+    for n in range(200):
+        engine.put("t", "", numbered(n))
+    log = engine.reader("t", "")
+    log.load()
+    fork = log.fork()
+    assert log.view is not None
+    assert fork.view is not None
+    last = log.view.slice.covers
+    assert last > 100
+    earlier = [one.view.slice.earlier for one in (log, fork) if one.view]
+    states = [{name: bytes(stored.data) for name, stored in one.state(last).items()} for one in earlier]
+    assert states[0] == states[1]
+    slices = [one._slice for one in earlier]  # type: ignore[attr-defined]
+    assert slices[0] is not slices[1]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_cache_counts_what_it_holds_whoever_drops_what_is_in_use(again: bool) -> None:
+    """It is too small for what is in use at one time."""
+    store = Interrupted(MemoryStore())
+    engine = Engine(store, Settings(cache_bytes=10_000, window=1000))  # type: ignore[arg-type]
+
+    def others() -> None:
+        for n in range(5):
+            engine.put(f"other {n}", "", numbered(0))
+        if again:
+            engine.put("t", "", numbered(9))
+
+    for n in range(3):
+        store.before["create"] = lambda: ThreadPoolExecutor(1).submit(others).result() if not again else others()
+        engine.put("t", "", numbered(n))
+        held = {name: log.view.slice.memory for name, log in engine._logs.items() if log.view}
+        assert engine._sizes == held
+        assert engine._held == sum(held.values())
+    assert numbers(Engine(store, engine.settings))[-3:] == [2, 1, 0]  # type: ignore[arg-type]

@@ -156,7 +156,7 @@ def test_a_snapshot_stands_on_its_own(put: Put) -> None:
 @examples(0.3)
 def test_neither_the_order_of_reading_nor_a_copy_changes_what_is_found(put: Put) -> None:
     slice_ = slice_of(put.events)
-    twin = slice_.copy()
+    twin = slice_.fork()
     for checkpoint_id in sorted(put.checkpoints, reverse=True):
         assert_holds(slice_.find(checkpoint_id), put, checkpoint_id)
     slice_.forget_states()
@@ -181,7 +181,7 @@ def test_a_slice_up_to_a_number_is_what_it_was_then(put: Put, data: st.DataObjec
 def test_adding_to_a_copy_leaves_the_original() -> None:
     first = Checkpoint(Header("a"), {"x": value(1)})
     slice_ = slice_of([unpack_event(1, encode_checkpoint(1, first, None))])
-    twin = slice_.copy()
+    twin = slice_.fork()
     twin.add(unpack_event(2, encode_checkpoint(2, Checkpoint(Header("b"), {}), twin.base_for("a"))))
     twin.add(unpack_event(3, encode_writes(3, "a", [Write("t", 0, "x", value(2))], twin.base_of("a"))))
     assert slice_.latest_id == "a"

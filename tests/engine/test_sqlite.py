@@ -371,6 +371,31 @@ class TestTogether:
             made[4].result()
         assert sorted(store.keys()) == [b"0", b"1", b"2", b"3"]
 
+    def test_an_interruption_of_the_one_that_writes_leaves_no_other_waiting_or_without_an_answer(
+        self, store: SqliteStore
+    ) -> None:
+        """The first time all are done at once, the second time each alone."""
+        times = iter([sqlite3.OperationalError("disk I/O error"), KeyboardInterrupt()])
+
+        def interrupted(db: sqlite3.Connection) -> None:
+            raise next(times)
+
+        made = self.waiting(
+            store,
+            [lambda: store._file.together(interrupted, size=0, single=False)]
+            + [lambda n=n: store.create([(b"%d" % n, b"v")], ttl=None) for n in range(4)],  # type: ignore[misc]
+        )
+        with pytest.raises(KeyboardInterrupt):
+            made[0].result()
+        for one in made[1:]:
+            if (error := one.exception()) is None:
+                assert one.result() == [True]
+            else:
+                assert isinstance(error, StoreUnavailable)
+        assert not store._file._waiting
+        done = [n for n, one in enumerate(made[1:]) if one.exception() is None]
+        assert sorted(store.keys()) == [b"%d" % n for n in done]
+
     @pytest.mark.parametrize(("size", "count", "single"), [(200, 1, True), (5000, 1, False), (200, 2, False)])
     def test_a_small_record_alone_is_one_statement(
         self, store: SqliteStore, size: int, count: int, single: bool

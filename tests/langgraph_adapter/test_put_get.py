@@ -243,6 +243,15 @@ def test_a_state_is_sealed_and_held_without_copies_of_it() -> None:
         assert values(saver) == {**state, "n": 9}
 
 
+def test_small_threads_are_held_within_the_bytes_of_the_cache_too() -> None:
+    saver = FoldpointSaver(Engine(MemoryStore(), Settings(cache_bytes=MEGABYTE)), compaction="off")
+    for n in range(1000):
+        chain(saver, 3, thread=f"thread {n}")
+    held = [log.view.slice for log in saver.engine._logs.values() if log.view]
+    assert 50 < len(held) < 200  # 7 KB each
+    assert saver.engine._held == sum(slice_.memory for slice_ in held) <= MEGABYTE
+
+
 def test_what_was_read_is_held_within_the_bytes_of_the_cache() -> None:
     store, threads = MemoryStore(), [f"thread {n}" for n in range(12)]
     with FoldpointSaver(Engine(store, Settings(compaction="off", snapshot_ratio=0.01))) as saver:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from building import chain, config, id_of, ids, put
+from moving import Interrupted
 from stores import SHARED, Harness
 
 from foldpoint import Engine, FoldpointSaver, Settings
-from foldpoint.compaction import compact
+from foldpoint.compaction import DropAll, compact, rewrite_thread
 from foldpoint.engine import keys
 from foldpoint.engine.memory import MemoryStore
-from foldpoint.errors import CorruptRecord
+from foldpoint.errors import Conflict, CorruptRecord
 from foldpoint.settings import Where
 
 
@@ -277,6 +278,16 @@ def test_ids_are_given_as_a_list(saver: FoldpointSaver) -> None:
         with pytest.raises(ValueError, match="its letters would be taken for ids"):
             call()
     assert len(ids(saver, config("1"))) == 1
+
+
+def test_a_copy_of_a_thread_that_is_deleted_meanwhile_leaves_no_empty_one() -> None:
+    store = Interrupted(MemoryStore())
+    saver = FoldpointSaver(Engine(store))  # type: ignore[arg-type]
+    chain(saver, 3, thread="source")
+    store.before["swap"] = lambda: rewrite_thread(Engine(store), "source", DropAll())  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="deleted while it was copied"):
+        saver.copy_thread("source", "copy")
+    assert list(saver.engine.threads()) == []
 
 
 def test_a_copy_of_a_damaged_thread_leaves_no_empty_one() -> None:

@@ -12,6 +12,7 @@ import pytest
 from building import chain, config, id_of, ids, put
 
 from foldpoint import Engine, FoldpointSaver, Settings
+from foldpoint.compaction import background
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import StoreUnavailable
@@ -165,6 +166,25 @@ def test_a_put_succeeds_although_its_upkeep_fails(
     assert "upkeep of thread 'thread'" in caplog.text
     store.refuses = False
     assert ids(saver, config()) == [id_of(each) for each in reversed(made)]
+
+
+def test_an_unforeseen_error_of_one_stream_does_not_end_the_upkeep_of_the_others(
+    make: Callable[..., FoldpointSaver], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upkeep, errors = background.upkeep, iter([MemoryError("no more of it")])
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        for error in errors:
+            raise error
+        return upkeep(*args, **kwargs)
+
+    monkeypatch.setattr(background, "upkeep", failing)
+    saver = make("background")
+    chain(saver, DUE, thread="other")
+    until(lambda: "upkeep of thread 'other', namespace '' failed" in caplog.text)
+    assert "no more of it" in caplog.text
+    chain(saver, DUE)
+    until(lambda: sealed(saver))
 
 
 def test_off_a_put_seals_only_when_its_window_is_full(make: Callable[..., FoldpointSaver]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, closing
 from threading import Lock
 from types import TracebackType
 
@@ -31,13 +32,16 @@ class Archives:
         """
         with self._lock:
             if url not in self._opened:
-                opened = self._engine.on(open_store(url, self._engine.settings))
-                self._opened[url] = opened
-                if is_same(self._engine.store, opened.store):
-                    raise ValueError(
-                        f"{without_secrets(url)} is the store that is worked on; give the URL of another one"
-                    )
+                self._opened[url] = self._engine.on(self._another(url))
             return self._opened[url]
+
+    def _another(self, url: str) -> RecordStore:
+        with ExitStack() as unless_kept:
+            store = unless_kept.enter_context(closing(open_store(url, self._engine.settings)))
+            if is_same(self._engine.store, store):
+                raise ValueError(f"{without_secrets(url)} is the store that is worked on; give the URL of another one")
+            unless_kept.pop_all()
+            return store
 
     def __enter__(self) -> Archives:
         return self

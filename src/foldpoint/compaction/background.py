@@ -106,9 +106,15 @@ class Background:
 
     def _work(self) -> None:
         while (found := self._next()) is not None:
-            stream, last = found
-            if _attempt(*stream, last):
-                self.request(*stream, delay=stream[0].settings.grace)
+            (engine, thread_id, namespace), last = found
+            try:
+                again = _attempt(engine, thread_id, namespace, last)
+            except Exception:
+                # Nobody else would hear of it, and the other streams need their upkeep.
+                logger.exception("upkeep of thread %r, namespace %r failed", thread_id, namespace)
+                continue
+            if again:
+                self.request(engine, thread_id, namespace, delay=engine.settings.grace)
 
     def _next(self) -> tuple[_Stream, int | None] | None:
         """Wait for the next stream that is due, with its last number where it was asked for later; None when closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from foldpoint.compaction.choice import Choice, Early
 from foldpoint.compaction.rewrite import delete, rewrite
@@ -11,7 +12,7 @@ from foldpoint.engine.engine import Engine, named
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.history import History
 from foldpoint.engine.log import Log
-from foldpoint.errors import Conflict, CorruptRecord
+from foldpoint.errors import Conflict, CorruptRecord, FoldpointError
 
 _ATTEMPTS = 64
 
@@ -51,9 +52,10 @@ def _take_in(source: _Source, engine: Engine, thread_id: str, namespace: str) ->
         try:
             early = [*History(log.reader, view).early(), *source.early()]
             taken_in = rewrite(log, Choice(view.head.epoch, view.last, ids=None, early=early), source)
-        except CorruptRecord:
+        except FoldpointError:
             if made:  # for this copy: an empty thread would look like one
-                delete(log, unchanged=(view.head.epoch, 0))
+                with suppress(FoldpointError):
+                    delete(log, unchanged=(view.head.epoch, 0))
             raise
         if taken_in:
             with engine.log(thread_id, namespace) as shared:

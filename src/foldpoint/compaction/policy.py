@@ -101,7 +101,7 @@ class Retention(BaseModel):
             with_labels=frozenset(self.keep_with_metadata),
             everything=self.keeps_all,
         )
-        return circumstances.beneath(Retained(rules, circumstances.linear))
+        return circumstances.beneath(Retained(rules))
 
     def __str__(self) -> str:
         given = {name: getattr(self, name) for name in Retention.model_fields}

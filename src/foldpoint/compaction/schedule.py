@@ -89,6 +89,9 @@ class Schedule:
                 work()
             except (FoldpointError, ValueError) as error:
                 logger.warning("%s of the store failed, and is tried again: %s", work.__name__.strip("_"), error)
+            except Exception:
+                # Nobody else would hear of it.
+                logger.exception("%s of the store failed, and is tried again", work.__name__.strip("_"))
             due.remove((at, work, every))
             due.append((time.monotonic() + every, work, every))
 

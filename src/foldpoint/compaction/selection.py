@@ -129,22 +129,16 @@ class Retained:
     A child with a smaller id than its parent comes too late: the parent is taken for one that waits, and stays.
     """
 
-    def __init__(self, rules: Rules, linear: bool) -> None:
+    done = False  # an older branch may wait for an answer
+
+    def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._linear = linear
         self._shown = 0
         self._aged = False
         self._runs: set[Scalar] = set()
         self._continued: set[str] = set()
         """Parents of what was shown that were not shown themselves yet: one for each open branch."""
         self._kept_children: Counter[str] = Counter()
-
-    @property
-    def done(self) -> bool:
-        """Where the log is linear all but the latest have one child, and what is older is only kept by a rule."""
-        rules = self._rules
-        ended = self._shown >= (rules.last or 1) and (self._aged or rules.newer_than is None)
-        return self._linear and ended and not (rules.one_per_run or rules.with_labels or rules.everything)
 
     def keeps(self, shown: Summary) -> bool:
         waits = shown.id not in self._continued and shown.pending()  # may fail, so it comes first
@@ -253,15 +247,11 @@ def depth(namespace: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """Of one stream. now: seconds since 1970. above: what stays of the streams around it, by namespace.
-
-    linear: every checkpoint's parent is known to be the greatest before it.
-    """
+    """Of one stream. now: seconds since 1970. above: what stays of the streams around it, by namespace."""
 
     now: float
     namespace: str = ""
     above: Mapping[str, Kept] = field(default_factory=dict)
-    linear: bool = False
 
     def beneath(self, selection: Selection) -> Selection:
         return Beneath(selection, self.namespace, self.above) if self.above and self.namespace else selection

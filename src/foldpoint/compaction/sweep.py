@@ -120,7 +120,7 @@ class _Sweep:
                 cleaned, snapshots = reach[epoch]
                 if _is_within(key, cleaned):
                     yield key
-                elif _snapshot_number(key) > snapshots or _kind(key) == b"b":
+                elif _snapshot_number(key) > snapshots or keys.kind_of(key) == b"b":
                     self._suspects.add(_prefixes(key)[-1])
 
     def _confirm(self) -> set[bytes]:
@@ -139,7 +139,7 @@ class _Sweep:
     def _unreachable(self, head: Head, suspects: set[bytes]) -> set[bytes]:
         """Those of the suspects in the head's epoch that it does not lead to."""
         strays = {prefix for prefix in suspects if _snapshot_number(prefix) > head.snapshots}
-        parts = {prefix for prefix in suspects if _kind(prefix) == b"b"}
+        parts = {prefix for prefix in suspects if keys.kind_of(prefix) == b"b"}
         return strays | (parts - self._parts_in_use(head) if parts else set())
 
     def _parts_in_use(self, head: Head) -> set[bytes]:
@@ -148,7 +148,7 @@ class _Sweep:
             head.extent, sealed=head.slots[-1], segments=tuple(count + 1 for count in head.extent.segments)
         )
         batches = epoch_keys(self._engine.io, head.epoch, head.cleaned, extent)
-        return {_prefixes(key)[-1] for batch in batches for key in batch if _kind(key) == b"b"}
+        return {_prefixes(key)[-1] for batch in batches for key in batch if keys.kind_of(key) == b"b"}
 
     # -- fencing -------------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class _Sweep:
         safe = {prefix for prefix in over if len(prefix) == keys.EPOCH_BYTES}
         for epoch, head in self._holders.items():
             inside = {prefix for prefix in over - safe if keys.epoch_of(prefix) == epoch}
-            parts = {prefix for prefix in inside if _kind(prefix) == b"b"}
+            parts = {prefix for prefix in inside if keys.kind_of(prefix) == b"b"}
             try:
                 safe |= self._pass_over(head, inside - parts)
                 safe |= self._seal_window(head, parts)
@@ -231,13 +231,9 @@ def _read_look(key: bytes, record: bytes) -> Look | None:
         return None
 
 
-def _kind(key: bytes) -> bytes:
-    return key[keys.EPOCH_BYTES : keys.EPOCH_BYTES + 1]
-
-
 def _prefixes(key: bytes) -> tuple[bytes, ...]:
     """What it is removed with: its epoch, and what all records of its snapshot, or all parts of its record, share."""
-    epoch, kind = keys.epoch_of(key), _kind(key)
+    epoch, kind = keys.epoch_of(key), keys.kind_of(key)
     if kind in (b"p", b"k"):
         return epoch, key[:_SNAPSHOT_BYTES]
     return (epoch, key[:_TOKEN_BYTES]) if kind == b"b" else (epoch,)
@@ -245,12 +241,13 @@ def _prefixes(key: bytes) -> tuple[bytes, ...]:
 
 def _snapshot_number(key: bytes) -> int:
     """0 if it is no snapshot's."""
-    return int.from_bytes(key[keys.EPOCH_BYTES + 1 : _SNAPSHOT_BYTES], "big") if _kind(key) in (b"p", b"k") else 0
+    number = key[keys.EPOCH_BYTES + 1 : _SNAPSHOT_BYTES]
+    return int.from_bytes(number, "big") if keys.kind_of(key) in (b"p", b"k") else 0
 
 
 def _is_within(key: bytes, removed: Extent) -> bool:
     """Whether it is one of the superseded records of an extent."""
-    kind, rest = _kind(key), key[keys.EPOCH_BYTES + 1 :]
+    kind, rest = keys.kind_of(key), key[keys.EPOCH_BYTES + 1 :]
     if kind == b"e":
         return int.from_bytes(rest, "big") <= removed.sealed
     if kind == b"p":

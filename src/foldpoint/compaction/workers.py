@@ -87,14 +87,15 @@ class _Crew:
             assert isinstance(link, Connection)
             try:
                 message = link.recv()
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 self._leave(link)
                 continue
             if isinstance(message, _Failed):
                 raise (ValueError if message.refused else StoreUnavailable)(message.reason)
             yield message
             if isinstance(message, ShareDone) and not self._dismissed:
-                link.send(self._shares.popleft() if self._shares else None)
+                with suppress(BrokenPipeError):  # it is gone, as the next to be received from it tells
+                    link.send(self._shares.popleft() if self._shares else None)
 
     def _leave(self, link: Connection) -> None:
         process = self._links.pop(link)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
@@ -111,7 +111,7 @@ class Engine:
         def encode(seq: int, slice_: Slice) -> bytes:
             return encode_checkpoint(seq, put, slice_.base_for(parent))
 
-        with self._log(thread_id, namespace) as log:
+        with self.log(thread_id, namespace) as log:
             view, event = log.append(encode, existing=parent is not None, ttl=ttl)
             if event.seq in view.slice.events:
                 self._remember(view.slice, event.seq, event.base, put)
@@ -136,7 +136,7 @@ class Engine:
         def encode(seq: int, slice_: Slice) -> bytes:
             return encode_writes(seq, checkpoint_id, listed, slice_.base_of(checkpoint_id))
 
-        with self._log(thread_id, namespace) as log:
+        with self.log(thread_id, namespace) as log:
             view, event = log.append(encode, existing=True, ttl=ttl)
             if event.seq in view.slice.events:
                 view.slice.put_writes(event.seq, listed)
@@ -192,7 +192,7 @@ class Engine:
         ttl = head.ttl if ttl is None else ttl
         if ttl is None:
             return
-        with self._log(head.thread_id, head.namespace) as log:
+        with self.log(head.thread_id, head.namespace) as log:
             for _ in range(_ATTEMPTS):
                 view = log.load()
                 if view is None or view.head.deleted:
@@ -212,12 +212,12 @@ class Engine:
 
     def latest(self, thread_id: str, namespace: str) -> Entry | None:
         """The checkpoint with the greatest id. At most two round trips, whatever the length of the stream."""
-        with self._log(thread_id, namespace) as log:
+        with self.log(thread_id, namespace) as log:
             view = _live(log.load())
             return self._locked(log, view.slice.latest()) if view else None
 
     def find(self, thread_id: str, namespace: str, checkpoint_id: str) -> Entry | None:
-        with self._log(thread_id, namespace) as log:
+        with self.log(thread_id, namespace) as log:
             while (view := _live(log.load())) is not None:
                 try:
                     return self._locked(log, History(log.reader, view).find(checkpoint_id))
@@ -248,14 +248,15 @@ class Engine:
         None if there is no such checkpoint.
         """
         log = self.reader(thread_id, namespace)
-        while (view := _live(log.load())) is not None:
-            history = History(log.reader, view)
-            try:
-                target = view.slice.latest() if checkpoint_id is None else history.find(checkpoint_id)
-                return channel_history(history, target, channels) if target else None
-            except CorruptRecord as error:
-                log.recover(error)
-        return None
+        with named(thread_id, namespace):
+            while (view := _live(log.load())) is not None:
+                history = History(log.reader, view)
+                try:
+                    target = view.slice.latest() if checkpoint_id is None else history.find(checkpoint_id)
+                    return channel_history(history, target, channels) if target else None
+                except CorruptRecord as error:
+                    log.recover(error)
+            return None
 
     def reader(self, thread_id: str, namespace: str) -> Log:
         """A log with a view of its own, for long reads and for work beside the writers of this process."""
@@ -267,10 +268,10 @@ class Engine:
             return None
         return Entry(
             entry.folded,
-            _guarded(log.lock, entry.logged_writes),
-            _guarded(log.lock, entry.state),
-            _guarded(log.lock, entry.value),
-            _guarded(log.lock, entry.names),
+            _guarded(log, entry.logged_writes),
+            _guarded(log, entry.state),
+            _guarded(log, entry.value),
+            _guarded(log, entry.names),
         )
 
     def namespaces(self, thread_id: str) -> list[str]:
@@ -308,7 +309,7 @@ class Engine:
     # -- streams -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _log(self, thread_id: str, namespace: str) -> Iterator[Log]:
+    def log(self, thread_id: str, namespace: str) -> Iterator[Log]:
         """The stream's log, locked. On leaving, the least recently used views beyond the cache's bytes are dropped."""
         name = (thread_id, namespace)
         with self._guard:
@@ -320,10 +321,10 @@ class Engine:
             finally:
                 self._account(name, log)
 
-    log = _log
-
     def _account(self, name: tuple[str, str], log: Log) -> None:
         with self._guard:
+            if self._logs.get(name) is not log:
+                return  # dropped while it was in use
             self._held -= self._sizes.pop(name, 0)
             if log.view is None:
                 self._logs.pop(name, None)
@@ -349,9 +350,9 @@ def named(thread_id: str, namespace: str) -> Iterator[None]:
         raise
 
 
-def _guarded(lock: AbstractContextManager[object], read: Callable[P, T]) -> Callable[P, T]:
+def _guarded(log: Log, read: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with lock:
+        with log.lock, named(log.thread_id, log.namespace):
             return read(*args, **kwargs)
 
     return call

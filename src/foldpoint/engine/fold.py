@@ -39,6 +39,8 @@ State = dict[str, Stored]
 _RECENT_STATES = 4
 _STATE_STRIDE = 32
 """While folding a chain every so many states are remembered, so that walking back refolds a bounded number."""
+_SLICE_BYTES, _EVENT_BYTES = 5000, 500
+"""What a slice with its stream, and an event beside its payload, take here, about."""
 
 
 class Earlier(Protocol):
@@ -53,6 +55,10 @@ class Earlier(Protocol):
     def writes(self, seq: int) -> list[Write]: ...
 
     def check(self, seq: int) -> bytes: ...
+
+    def fork(self) -> Earlier:
+        """The same, for another thread."""
+        ...
 
 
 class Nothing:
@@ -78,6 +84,9 @@ class Nothing:
 
     def check(self, seq: int) -> bytes:
         raise self._missing(seq)
+
+    def fork(self) -> Earlier:
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +299,12 @@ class Slice:
         seq = self.checkpoints.get(checkpoint_id)
         return None if seq is None else self.base(seq)
 
-    def copy(self) -> Slice:
-        """Another slice with the same events and memory, to be changed on its own."""
+    def fork(self) -> Slice:
+        """Another slice with the same events and memory, to be changed on its own, also by another thread."""
         twin = Slice.__new__(Slice)
         twin.__dict__.update({name: copy(value) for name, value in self.__dict__.items()})
         twin._writes_of = {checkpoint_id: list(seqs) for checkpoint_id, seqs in self._writes_of.items()}
-        twin.earlier = self.earlier
+        twin.earlier = self.earlier.fork()
         return twin
 
     def base(self, seq: int) -> Base:
@@ -375,8 +384,9 @@ class Slice:
 
     @property
     def memory(self) -> int:
-        """Bytes held, about: payloads, the last remembered state, and writes that were just put."""
-        return self.size + self._state_bytes + self._writes_bytes
+        """Bytes held, about: payloads, the last remembered state, writes that were just put, and what holds them."""
+        held = _SLICE_BYTES + _EVENT_BYTES * len(self.events)
+        return held + self.size + self._state_bytes + self._writes_bytes
 
     def forget_states(self, *keep: int) -> None:
         """Drop remembered states and writes, and what else can be made of payloads again, but for `keep`."""

@@ -165,7 +165,7 @@ class Log:
         """A log that begins with what this one knows and goes its own way, so that long work blocks no writer."""
         twin = Log(self.thread_id, self.namespace, self.io, self.settings, self.clock, self.metrics)
         if self.view is not None:
-            twin.view = replace(self.view, slice=self.view.slice.copy())
+            twin.view = replace(self.view, slice=self.view.slice.fork())
         return twin
 
     def join(self, view: View | None) -> None:

@@ -94,16 +94,25 @@ class SqliteFile:
         try:
             with self._turn():
                 if not request.done:
-                    self._commit([self._waiting.popleft() for _ in range(len(self._waiting))])
-        except StoreBusy:
-            with suppress(ValueError):
-                self._waiting.remove(request)
-            raise
+                    self._commit([one for one in [*self._waiting] if not one.done])
+        finally:
+            self._waiting.remove(request)
         answer: T = request.answer()
         return answer
 
     def _commit(self, requests: list[_Request]) -> None:
-        """REQUIRES the turn. One that fails does not take the others with it."""
+        """REQUIRES the turn. All of them are done then; one that fails does not take the others with it."""
+        try:
+            self._try(requests)
+        except BaseException as error:
+            reason = StoreUnavailable(f"SQLite store {self._path}: the thread that wrote was interrupted; try again")
+            reason.__cause__ = error
+            for request in requests:
+                if not request.done:
+                    request.settle(error=reason)
+            raise
+
+    def _try(self, requests: list[_Request]) -> None:
         try:
             answers = self._answers(requests)
         except StoreUnavailable as error:
@@ -111,13 +120,7 @@ class SqliteFile:
                 requests[0].settle(error=error)
                 return
             for request in requests:
-                self._commit([request])
-        except BaseException as error:
-            reason = StoreUnavailable(f"SQLite store {self._path}: the thread that wrote was interrupted; try again")
-            reason.__cause__ = error
-            for request in requests:
-                request.settle(error=reason)
-            raise
+                self._try([request])
         else:
             for request, answer in zip(requests, answers, strict=True):
                 request.settle(answer)
