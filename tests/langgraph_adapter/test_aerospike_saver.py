@@ -15,6 +15,7 @@ import pytest
 from aerospike_front import Proxy
 from aerospike_server import Cluster, open_on, set_config
 from building import checkpoint, config, id_of, ids, put
+from forking import ended_well, forked
 
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.engine.aerospike import AerospikeStore
@@ -41,6 +42,20 @@ class TestClient:
         with FoldpointSaver(client=client, namespace=server.namespace, prefix=prefix, ttl={"default_ttl": 1}) as saver:
             assert ids(saver, config()) == [id_of(where)]
         assert client.is_connected()
+        server.drop(prefix)
+
+    def test_a_child_is_told_to_open_the_store_after_the_fork(self, client: Any) -> None:
+        server, prefix = aerospike_server.target(), aerospike_server.fresh_prefix()
+        with FoldpointSaver(client=client, namespace=server.namespace, prefix=prefix) as saver:
+            where = put(saver, None, {"n": 1})
+
+            def work() -> None:
+                with pytest.raises(StoreUnavailable, match="open it after the fork"):
+                    saver.get_tuple(config())
+                saver.close()
+
+            ended_well(forked(work))
+            assert ids(saver, config()) == [id_of(where)]
         server.drop(prefix)
 
     def test_its_settings_are_those_of_the_environment(self, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,14 @@ def test_calling_it_after_closing_is_a_clear_error() -> None:
         saver.get_tuple(config())
 
 
+async def test_a_clone_that_is_closed_closes_what_it_is_a_clone_of() -> None:
+    """They have one store, and one pool."""
+    saver = FoldpointSaver.from_conn_string("memory:")
+    saver.with_allowlist([("a", "B")]).close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await saver.aget_tuple(config())
+
+
 async def test_calls_after_the_end_say_that_it_is_over() -> None:
     saver = FoldpointSaver.from_conn_string("memory:")
     async with saver:

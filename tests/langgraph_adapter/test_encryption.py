@@ -174,6 +174,7 @@ def test_the_serializer_may_be_replaced_after_construction(tmp_path: Path) -> No
         sealed = put(saver, None, {"a": SECRET}, thread="sealed")
         assert ids(saver, config("sealed")) == [id_of(sealed)]
         clone = saver.with_allowlist([("builtins", "set")])
+        assert clone.engine is saver.engine
         assert ids(clone, config("sealed")) == [id_of(sealed)]
         saver.serde = FoldpointSaver(saver.engine).serde
         assert ids(saver, config("plain")) == [id_of(plain)]

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from foldpoint.compaction.threads import upkeep
 from foldpoint.engine.engine import Engine
+from foldpoint.engine.forks import forks
 from foldpoint.errors import FoldpointError
 from foldpoint.settings import Where
 
@@ -76,12 +77,17 @@ class Background:
     """
 
     def __init__(self) -> None:
+        self._closed = False
+        self.after_fork_in_child()
+        forks.renew_after(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin with nothing to do: the parent's thread does what was asked for before."""
         self._due: list[tuple[float, int, _Stream, int | None]] = []
         self._waiting: set[tuple[_Stream, bool]] = set()
         self._changed = threading.Condition()
         self._count = 0
         self._thread: threading.Thread | None = None
-        self._closed = False
 
     def request(self, engine: Engine, thread_id: str, namespace: str, *, delay: float = 0) -> None:
         stream = (engine, thread_id, namespace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -93,8 +94,10 @@ class Link:
         self._closed = False
         self._calls = 0
         self._idle = threading.Condition()
+        self._pid = os.getpid()
 
     def __enter__(self) -> None:
+        self.require_open()
         with self._idle:
             self.require_open()
             self._calls += 1
@@ -106,14 +109,18 @@ class Link:
                 self._idle.notify_all()
 
     def require_open(self) -> None:
+        if self._pid != os.getpid():  # the client's threads and connections are its parent's
+            raise StoreUnavailable("the process was forked while the Aerospike store was open; open it after the fork")
         if self._closed:
             raise StoreUnavailable("the Aerospike store is closed; open a new one")
 
     def close(self) -> None:
         """Let the calls under way end, which try nothing again; then close a client of our own. Idempotent.
 
-        Closing the client under a call would pull its memory away.
+        Closing the client under a call would pull its memory away. Nothing happens in the child of a fork.
         """
+        if self._pid != os.getpid():
+            return
         with self._idle:
             if self._closed:
                 return

@@ -19,6 +19,7 @@ from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock, SystemClock
 from foldpoint.engine.fold import Entry, Slice
+from foldpoint.engine.forks import forks
 from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.io import RecordIO
@@ -72,10 +73,19 @@ class Engine:
         self.clock = clock or SystemClock()
         self.metrics = metrics or Metrics()
         self.io = RecordIO(store, cipher, self.settings.allow_plain)
+        self._forget()
+        forks.renew_after(self)
+
+    def _forget(self) -> None:
         self._logs: OrderedDict[tuple[str, str], Log] = OrderedDict()
         self._sizes: dict[tuple[str, str], int] = {}
         self._held = 0
         self._guard = threading.Lock()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with nothing known: threads that the child does not have may have held the locks of what was."""
+        self.io = RecordIO(self.store, self.io.cipher, self.settings.allow_plain)
+        self._forget()
 
     def with_cipher(self, cipher: Cipher | None) -> Engine:
         """An engine on the same store that seals with `cipher`, and counts in the same metrics.

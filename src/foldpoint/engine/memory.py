@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Lock
 
 from foldpoint.engine.clock import SystemClock
+from foldpoint.engine.forks import forks
 from foldpoint.engine.records import Capabilities, Finding, HeadRecord
 from foldpoint.errors import StoreUnavailable
 
@@ -23,10 +24,15 @@ class MemoryStore:
     def __init__(self, max_record: int = 64 * MIB, clock: Callable[[], float] | None = None) -> None:
         self._capabilities = Capabilities(max_record=max_record, ordered=True, ttl=True)
         self._clock = clock or SystemClock().now
-        self._lock = Lock()
+        self.after_fork_in_child()
+        forks.renew_after(self)
         self._log: dict[bytes, tuple[bytes, float | None]] = {}  # value, expiry
         self._heads: dict[bytes, tuple[HeadRecord, float | None]] = {}
         self._closed = False
+
+    def after_fork_in_child(self) -> None:
+        """A thread that the child does not have may have held the lock."""
+        self._lock = Lock()
 
     @property
     def capabilities(self) -> Capabilities:

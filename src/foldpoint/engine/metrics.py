@@ -5,6 +5,7 @@ Totals are kept here and observed when they are collected, so that a put costs t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,16 @@ _TOTALS = (
 )
 
 _lock = Lock()
+
+
+def _renew() -> None:
+    """In the child of a fork: a thread that it does not have may have held the lock."""
+    global _lock
+    _lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 _process: dict[str, float] = dict.fromkeys(_TOTALS, 0)
 """Sums over all engines of this process: what OpenTelemetry sees."""
 

@@ -22,9 +22,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from foldpoint.engine.forks import forks
 from foldpoint.engine.memory import MIB
 from foldpoint.engine.sqlite_errors import translate
-from foldpoint.engine.sqlite_forks import forks
 from foldpoint.engine.sqlite_pool import Pool
 from foldpoint.engine.sqlite_schema import VACUUM_AT_COMMIT, VACUUM_ON_DEMAND, prepare
 from foldpoint.engine.sqlite_statements import done_when_free, scalar, wait_for_locks, when_free
@@ -64,7 +64,7 @@ class SqliteFile:
         self._waiting: deque[_Request] = deque()
         self._pool = Pool(self._open, MAX_CONNECTIONS, busy_timeout)
         self._writer = Pool(self._open_writer, 1, busy_timeout)
-        forks.watch(self)
+        forks.close_for(self)
 
     def require_open(self) -> None:
         if reason := self._pool.why_closed():

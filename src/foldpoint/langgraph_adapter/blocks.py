@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 from langchain_core.messages import BaseMessage
 
+from foldpoint.engine.forks import forks
 from foldpoint.langgraph_adapter.frozen import FREEZER, Freezer
 
 Place = tuple[str, str, str]
@@ -49,6 +50,11 @@ class Memory:
     def __init__(self, limit: int, freezer: Freezer = FREEZER) -> None:
         self.freezer = freezer
         self.limit = limit
+        self.after_fork_in_child()
+        forks.renew_after(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin with nothing."""
         self.held = 0
         self._blocks: OrderedDict[Place, tuple[list[Block], int]] = OrderedDict()
         self._lock = threading.Lock()

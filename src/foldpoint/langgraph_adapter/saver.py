@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -40,6 +41,7 @@ from foldpoint.compaction import (
 )
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
+from foldpoint.engine.forks import forks
 from foldpoint.engine.records import Finding
 from foldpoint.engine.url import open_store
 from foldpoint.errors import StoreUnavailable
@@ -113,9 +115,10 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         self._serde: SerializerProtocol = JsonPlusSerializer()
         self._lifetime = Lifetime.parse(ttl, engine.settings.ttl)
         self._upkeep = upkeep_at(compaction or engine.settings.compaction)
-        self._pool = ThreadPoolExecutor(engine.settings.io_threads, thread_name_prefix="foldpoint-io")
+        self.after_fork_in_child()
+        forks.renew_after(self)
         self._schedule: Schedule | None = None
-        self._closed = False
+        self._closed = Event()
         super().__init__(serde=serde)
         self._schedule = Schedule.configured(self._engine)
 
@@ -161,7 +164,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def close(self) -> None:
         """Stop background work, and close the store unless it was given. Idempotent."""
-        self._closed = True
+        self._closed.set()
         if self._schedule is not None:
             self._schedule.close()
         self._upkeep.close()
@@ -180,6 +183,10 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     async def asetup(self) -> list[Finding]:
         """As `setup`."""
         return await self._async(self.setup)
+
+    def after_fork_in_child(self) -> None:
+        """A saver on SQLite may be used on both sides; its parent does what is scheduled."""
+        self._pool = ThreadPoolExecutor(self._plain_engine.settings.io_threads, thread_name_prefix="foldpoint-io")
 
     @property
     def engine(self) -> Engine:
@@ -206,7 +213,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         values, settings = serde, self._plain_engine.settings
         if isinstance(serde, EncryptedSerializer):
             values = serde.serde
-            self._engine = self._plain_engine.with_cipher(serde.cipher)
+            if self._engine.io.cipher is not serde.cipher:
+                self._engine = self._plain_engine.with_cipher(serde.cipher)
         else:
             self._engine = self._plain_engine
         memory = Memory(settings.cache_bytes // 2)
@@ -404,7 +412,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     # -- the same, asynchronously --------------------------------------------------------------------------------------
 
     async def _async(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._closed:
+        if self._closed.is_set():
             raise StoreUnavailable("the saver was closed; open another one")
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
 

@@ -1,4 +1,7 @@
-"""No SQLite file is open while the process forks: a child would rely on locks that it does not have."""
+"""What a fork of the process must not meet: open SQLite files, and locks held by threads that the child does not have.
+
+A child would rely on locks of the file that it does not have, and wait for ever for those of threads.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,36 @@ from typing import Protocol
 from weakref import WeakSet
 
 
-class Forked(Protocol):
+class Renewable(Protocol):
+    """Something with locks or threads of its own, which it makes anew in the child."""
+
+    def after_fork_in_child(self) -> None: ...
+
+
+class Closable(Renewable, Protocol):
     """Something that must not be open while the process forks, and what it does about it."""
 
     def before_fork(self) -> None: ...
 
     def after_fork_in_parent(self) -> None: ...
 
-    def after_fork_in_child(self) -> None: ...
-
 
 class Forks:
-    """Sees to it that no file of ours is open in SQLite while this process forks."""
+    """Sees to both, for as long as the objects live."""
 
     def __init__(self) -> None:
-        self._files: WeakSet[Forked] = WeakSet()
+        self._files: WeakSet[Closable] = WeakSet()
+        self._others: WeakSet[Renewable] = WeakSet()
         self._lock = threading.Lock()
-        self._held: list[Forked] = []
+        self._held: list[Closable] = []
 
-    def watch(self, file: Forked) -> None:
+    def close_for(self, file: Closable) -> None:
         with self._lock:
             self._files.add(file)
+
+    def renew_after(self, one: Renewable) -> None:
+        with self._lock:
+            self._others.add(one)
 
     def before(self) -> None:
         self._lock.acquire()  # until the fork is over: forks in two threads take their turns
@@ -42,8 +54,8 @@ class Forks:
         self._release()
 
     def after_in_child(self) -> None:
-        for file in self._held:
-            file.after_fork_in_child()
+        for one in (*self._held, *self._others):
+            one.after_fork_in_child()
         self._release()
 
     def _release(self) -> None:
