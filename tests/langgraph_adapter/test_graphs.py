@@ -6,6 +6,7 @@ import operator
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
-from foldpoint import FoldpointSaver
+from foldpoint import Engine, FoldpointSaver
 
 
 class Chat(TypedDict):
@@ -211,3 +212,57 @@ def test_classes_of_the_state_are_read_where_msgpack_is_strict(
     command = [sys.executable, "-c", textwrap.dedent(STRICT), f"sqlite:///{tmp_path}/store.db", kind]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+
+
+# -- puts that come later than the steps that follow -------------------------------------------------------------------
+
+
+class Late(FoldpointSaver):
+    """Puts the checkpoint of one step only when a later step says so."""
+
+    step = 4
+    held = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.later = threading.Event()
+
+    def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        if metadata["step"] == self.step:
+            self.held = self.later.wait(10)
+        return super().put(config, checkpoint, metadata, new_versions)
+
+
+class Log(TypedDict):
+    log: Annotated[list[str], operator.add]
+
+
+def barrier(saver: Any, seen: Callable[[], None]) -> Any:
+    """LangGraph changes in place what waits for x and y."""
+
+    def z(state: Log) -> Log:
+        seen()
+        return {"log": ["z"]}
+
+    graph = StateGraph(Log)
+    for name in "xy":
+        graph.add_node(name, lambda state, name=name: {"log": [name]})
+        graph.add_edge(START, name)
+    graph.add_node("z", z)
+    graph.add_edge(["x", "y"], "z")
+    return graph.compile(checkpointer=saver)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["known", "by a saver that has read nothing"])
+def test_a_late_put_stores_nothing_of_the_steps_after_it(tmp_path: Path, again: bool) -> None:
+    with Late.from_conn_string(f"sqlite:///{tmp_path}/agents.db") as saver:
+        assert isinstance(saver, Late)
+        barrier(saver, lambda: None).invoke({"log": ["first"]}, config())
+        if again:
+            saver = Late(Engine(saver.engine.store))
+        graph = barrier(saver, saver.later.set)
+        graph.invoke({"log": ["second"]}, config())
+        assert saver.held
+        [before] = [one for one in graph.get_state_history(config()) if one.metadata["step"] == Late.step]
+        assert before.next == ("x", "y")
+        assert graph.invoke(None, before.config)["log"] == ["first", "x", "y", "z", "second", "x", "y", "z"]

@@ -381,6 +381,9 @@ def test_list_of_several_namespaces_is_merged_newest_first_and_lazily() -> None:
         made = [id_of(put(saver, None, {"n": n}, step=n, namespace=f"ns{n % 3}")) for n in range(300)]
     with FoldpointSaver(Engine(store, Settings(window=8))) as reader:
         assert ids(reader, config("thread", None)) == made[::-1]
+        for where in (config("thread", None), None):
+            found = [one.config["configurable"]["checkpoint_ns"] for one in reader.list(where)]
+            assert sorted(found) == [f"ns{n // 100}" for n in range(300)]
         store.reset()
         assert ids(reader, config("thread", None), limit=2) == made[:-3:-1]
         assert store.round_trips <= 1 + 3 * 4  # the heads of the thread, and of each stream at most two slices

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
@@ -18,7 +18,7 @@ from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock, SystemClock
-from foldpoint.engine.fold import Entry, Slice
+from foldpoint.engine.fold import Entry, Known, Slice
 from foldpoint.engine.forks import forks
 from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
@@ -127,6 +127,7 @@ class Engine:
                 self._remember(view.slice, event.seq, event.base, put)
                 if own is not None:
                     view.slice.put_folded(folded_of(event.seq, own))
+                view.slice.know(event.seq)
         self.metrics.add(puts=1, bytes_of_state=sum(len(value.data) for value in checkpoint.channels.values()))
         self._keep_alive(view.head, ttl)
         return view.tail
@@ -163,14 +164,24 @@ class Engine:
         slice_.forget_headers(latest)
         slice_.put_state(seq, state)  # after that: it need not be the latest
 
-    def last_put(self, thread_id: str, namespace: str) -> Mapping[str, Stored]:
-        """The values of the checkpoint that was put here last, as far as they are remembered.
+    def known(self, thread_id: str, namespace: str, parent: str | None) -> Known:
+        """What is known of a checkpoint that another one is about to be put upon; nothing of one that lies far back.
 
-        What is put next holds many of them again: whoever hands over the same objects holds them once.
+        What is put next holds many of its values again: whoever hands over the same objects holds them once.
         """
+        if not parent:
+            return Known()
+        # It is the one that was put or read last, unless the stream was forgotten: no lock, which a put waits for.
         log = self._logs.get((thread_id, namespace))
-        view = log.view if log else None
-        return view.slice.last_put if view else {}
+        if log and (view := log.view) and (known := view.slice.known).id == parent:
+            return known
+        with self.log(thread_id, namespace) as log:
+            while (view := log.trusted()) is not None and parent in view.slice.checkpoints:
+                try:
+                    return view.slice.know(view.slice.checkpoints[parent])
+                except CorruptRecord as error:
+                    log.recover(error)
+            return Known()
 
     # -- lifetime ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from foldpoint.codecs.event import (
     CHECKPOINT,
@@ -120,6 +121,14 @@ def merge_writes(logged: Iterable[list[Write]]) -> list[Write]:
     return sorted(kept.values(), key=lambda write: (write.task_path, write.task_id, write.idx))
 
 
+class Known(NamedTuple):
+    """What is remembered of the checkpoint that was put, or read as a whole, last. Not to be changed."""
+
+    id: str = ""
+    versions: Mapping[str, Version] = MappingProxyType({})
+    state: Mapping[str, Stored] = MappingProxyType({})
+
+
 class Slice:
     """Events of a stream and what they fold to. Not thread-safe: its stream's lock guards it.
 
@@ -151,7 +160,7 @@ class Slice:
         self._folded: dict[int, Folded] = {}
         self._versions: dict[int, Mapping[str, Version]] = {}
         self._states: dict[int, State] = {}
-        self.last_put: State = {}
+        self.known = Known()
         self._recent: dict[int, State] = {}
         self._unpacked: list[int] = []
         self._writes: dict[int, list[Write]] = {}
@@ -248,6 +257,7 @@ class Slice:
                 self._folded[seq] = other._folded[seq]
             if seq in other._states:
                 self._states[seq] = other._states[seq]
+        self.known = other.known
 
     @property
     def writes_ids(self) -> Iterable[str]:
@@ -267,7 +277,14 @@ class Slice:
         )
 
     def values(self, seq: int) -> dict[str, Value]:
+        self.know(seq)
         return {name: Value(stored.type, bytes(stored.data)) for name, stored in self.state(seq).items()}
+
+    def know(self, seq: int) -> Known:
+        """Remember the checkpoint at a number as the last one."""
+        header = self.folded(seq).header
+        self.known = Known(header.id, header.channel_versions, self.state(seq))
+        return self.known
 
     def value(self, seq: int, channel: str) -> Value | None:
         stored = self.state(seq).get(channel)
@@ -379,7 +396,7 @@ class Slice:
 
     def put_state(self, seq: int, state: State) -> None:
         """Remember a state that the caller knows, instead of folding it again."""
-        self._states[seq] = self.last_put = state
+        self._states[seq] = state
         self._state_bytes = sum(len(stored.data) for stored in state.values())
 
     @property

@@ -182,6 +182,7 @@ class Log:
         latest = mine.slice.checkpoints.get(mine.slice.latest_id)
         if latest is not None and latest in view.slice.events:
             view.slice.put_state(latest, mine.slice.state(latest))
+        view.slice.known = mine.slice.known
         self.view = replace(view, last=max(view.last, mine.last))
 
     # -- appending -----------------------------------------------------------------------------------------------------

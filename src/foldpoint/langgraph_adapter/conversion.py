@@ -9,6 +9,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
+    ChannelVersions,
     CheckpointMetadata,
     CheckpointTuple,
     PendingWrite,
@@ -17,7 +18,8 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
 
 from foldpoint.codecs.event import Folded
-from foldpoint.codecs.model import PARENTS, Checkpoint, Header, Scalar, Stored, Value, Write
+from foldpoint.codecs.model import PARENTS, Checkpoint, Header, Scalar, Value, Version, Write
+from foldpoint.engine.fold import Known
 from foldpoint.langgraph_adapter.decoding import Decoder
 from foldpoint.langgraph_adapter.encoding import Encoder
 
@@ -32,9 +34,10 @@ def to_checkpoint(
     config: RunnableConfig,
     checkpoint: LangGraphCheckpoint,
     metadata: CheckpointMetadata,
-    known: Mapping[str, Stored],
+    new_versions: ChannelVersions,
+    parent: Known,
 ) -> Checkpoint:
-    """known: values that were put before; those that come again are shared.
+    """new_versions: of the channels that changed since `parent`; none if that is not told.
 
     Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string.
     """
@@ -47,6 +50,14 @@ def to_checkpoint(
     merged = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
     _check_names("metadata", merged)
     labels, rest = split_metadata(merged)
+    as_in_parent = {
+        name
+        for name, version in checkpoint["channel_versions"].items()
+        if new_versions
+        and name not in new_versions
+        and name in parent.state
+        and _is_same(parent.versions.get(name), version)
+    }
     return Checkpoint(
         Header(
             id=checkpoint["id"],
@@ -59,12 +70,18 @@ def to_checkpoint(
             extra=encoder.value(extra) if extra else None,
         ),
         channels={
-            name: encoder.channel((*stream, name), value).shared(known.get(name))
+            name: parent.state[name]
+            if name in as_in_parent
+            else encoder.channel((*stream, name), value).shared(parent.state.get(name))
             for name, value in checkpoint["channel_values"].items()
         },
         labels=labels,
         metadata=encoder.value(rest) if rest else None,
     )
+
+
+def _is_same(old: Version | None, new: Version) -> bool:
+    return type(old) is type(new) and old == new
 
 
 def _check_names(what: str, names: Iterable[Any]) -> None:

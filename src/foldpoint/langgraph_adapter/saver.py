@@ -11,7 +11,7 @@ import heapq
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, repeat
 from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -238,10 +238,14 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Store a checkpoint with all its channel values; durable when it returns."""
+        """Store a checkpoint with all its channel values; durable when it returns.
+
+        A channel that has the version that it has in the parent, and no new one, has the parent's value: LangGraph puts
+        beside the steps that follow, which may have changed what the channel holds by now.
+        """
         thread_id, namespace = stream = arguments.stream_of(config)
-        known = self._engine.last_put(*stream)
-        stored = conversion.to_checkpoint(self._encoder, stream, config, checkpoint, metadata, known)
+        parent = self._engine.known(*stream, config["configurable"].get("checkpoint_id"))
+        stored = conversion.to_checkpoint(self._encoder, stream, config, checkpoint, metadata, new_versions, parent)
         tail = self._engine.put(thread_id, namespace, stored, ttl=self._lifetime.seconds)
         self._after_write(thread_id, namespace, tail)
         return conversion.to_config(config["configurable"]["thread_id"], namespace, checkpoint["id"])
@@ -331,11 +335,11 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
     def _thread_entries(self, thread_id: str, namespaces: Sequence[str], bound: str | None) -> Iterator[_Found]:
         streams = [
-            ((thread_id, namespace, entry) for entry in self._engine.history(thread_id, namespace, bound))
+            zip(repeat(thread_id), repeat(namespace), self._engine.history(thread_id, namespace, bound))
             for namespace in namespaces
         ]
         if len(streams) == 1:
-            return iter(streams[0])
+            return streams[0]
         return heapq.merge(*streams, key=lambda found: found[2].folded.header.id, reverse=True)
 
     def get_delta_channel_history(
