@@ -11,7 +11,12 @@ from checkpoints import numbered, numbers
 from moving import Interrupted
 
 from foldpoint import Engine, Settings
-from foldpoint.engine import keys
+from foldpoint.compaction import KeepLast, rewrite_thread
+from foldpoint.compaction import verify as verifying
+from foldpoint.compaction.verify import verify
+from foldpoint.engine import keys, sealing
+from foldpoint.engine import log as logs
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import Capabilities
 
@@ -112,3 +117,60 @@ def test_snapshots_are_frequent_where_the_one_before_goes_at_once_unless_a_ratio
     assert sparse * 2 <= frequent
     assert snapshots(MemoryStore(), 0.25) * 2 <= frequent
     assert snapshots(Unordered(), 0.1) >= 2 * sparse
+
+
+# -- what is too large to be read as a whole ---------------------------------------------------------------------------
+
+
+def test_a_window_that_holds_more_than_a_segment_may_is_sealed_into_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "MOST_SEALED", 10_000)
+    engine = Engine(MemoryStore(), Settings(window=64))
+    for n in range(20):
+        engine.put("t", "", numbered(n, noise=random.Random(n).randbytes(20_000 if n == 7 else 3000)))
+    log = engine.reader("t", "")
+    assert log.seal()
+    [head] = engine.heads("t")
+    assert head.sealed == 20
+    segments = log.reader.segments(Layout.of(head), range(head.segments))
+    sizes = [sum(len(payload) for _, payload in segment.events) for segment in segments]
+    assert len(sizes) == 8
+    assert sum(size > 10_000 for size in sizes) == 1  # of the one event that is larger
+    for reader in (engine, Engine(engine.store)):
+        assert numbers(reader) == [*reversed(range(20))]
+    assert rewrite_thread(engine, "t", KeepLast(15)) == 15
+    assert numbers(Engine(engine.store)) == [*reversed(range(5, 20))]
+    assert all(not verified.findings for verified in verify(engine))
+
+
+def test_a_state_that_could_not_be_read_from_a_snapshot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "MAX_PAYLOAD", 50_000)
+    engine = Engine(MemoryStore(), Settings(window=8, snapshot_ratio=0.01))
+    for n in range(60):
+        parts = {f"part {m}": random.Random(m).randbytes(1000) for m in range(n)}
+        engine.put("t", "", numbered(n, **parts, changing=random.Random(-n).randbytes(3000)))
+    [head] = engine.heads("t")
+    assert head.snapshot is not None
+    assert 20 < head.snapshot.covers < 50
+    assert numbers(Engine(engine.store)) == [*reversed(range(60))]
+
+
+def test_what_could_not_be_read_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_EVENT", 1000)
+    engine = Engine(MemoryStore())
+    engine.put("t", "", numbered(0))
+    with pytest.raises(ValueError, match=r"thread 't': 1,\d+ bytes to be stored at once, at most 1,000 can be read"):
+        engine.put("t", "", numbered(1, text="x" * 1000))
+    engine.put("t", "", numbered(1))
+    assert numbers(Engine(engine.store)) == [1, 0]
+
+
+def test_a_repair_that_does_not_help_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Unordered()
+    engine = Engine(store, Settings(window=4))
+    for n in range(10):
+        engine.put("t", "", numbered(n))
+    [head] = engine.heads("t")
+    store.remove_many([keys.segment(head.epoch, 0)])
+    monkeypatch.setattr(verifying, "restore", lambda *args, **options: True)
+    [verified] = verify(Engine(store), repair=True)
+    assert not verified.sound

@@ -14,7 +14,9 @@ import zstandard
 from foldpoint.codecs.rope import Piece, Rope
 
 MAX_PAYLOAD = 1 << 31
-"""No payload decompresses to more than this many bytes."""
+"""No payload decompresses to more than this many bytes. So none may be compressed that has more."""
+MAX_EVENT = MAX_PAYLOAD - (1 << 20)
+"""Bytes of an event, so that a segment of one is no larger."""
 _MOST_PER_BYTE = 1 << 15
 """No zstd frame holds more per byte: its blocks are of at most 128 KiB, and take four bytes at least."""
 

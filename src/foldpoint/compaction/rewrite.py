@@ -346,7 +346,7 @@ class EpochWriter:
 
     def finish(self) -> Head:
         """Seal what is left."""
-        if self._view.last > self._view.head.sealed:
+        while self._view.last > self._view.head.sealed:
             self._view = self._log.sealer.advance(self._view, idle=True)
             self._view.slice.forget_states()
             self._unsealed = 0

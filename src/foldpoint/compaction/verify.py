@@ -104,9 +104,12 @@ def _verified(engine: Engine, thread_id: str, namespace: str, repair: bool) -> V
             return Verified(thread_id, namespace, 0, 0, ())
         check = _Check(log, head, repair)
         check.run()
-        if any(finding.repaired for finding in check.findings):
-            repaired += [finding for finding in check.findings if finding.repaired]
+        mended = [finding for finding in check.findings if finding.repaired]
+        if {finding.key for finding in mended} - {finding.key for finding in repaired}:
+            repaired += mended
             continue
+        if mended:  # for the second time: what is written there does not read
+            check.findings = [replace(finding, repaired=False) for finding in check.findings]
         now = engine.store.get_head(log.key)
         if not check.findings or (now is not None and now.revision == record.revision):
             findings = (*repaired, *check.findings)

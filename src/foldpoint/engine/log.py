@@ -26,6 +26,7 @@ from foldpoint.codecs.envelope import (
 )
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, check_of, unpack_event
 from foldpoint.codecs.head import Head, encode_head
+from foldpoint.codecs.wire import MAX_EVENT
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
@@ -202,6 +203,11 @@ class Log:
                 continue
             try:
                 payload = encode(seq, view.slice)
+                if len(payload) > MAX_EVENT:
+                    raise ValueError(
+                        f"thread {self.thread_id!r}: {len(payload):,} bytes to be stored at once, at most "
+                        f"{MAX_EVENT:,} can be read again; keep what is that large outside the state"
+                    )
                 event = unpack_event(seq, payload)
                 check = check_of(event, view.slice.check)
             except CorruptRecord as error:
@@ -337,7 +343,9 @@ class Log:
             if revision := self.swap(sealed.head, view.revision):
                 self.view = replace(sealed, revision=revision)
                 self.metrics.add(seals=1)
-                return True
+                if until_room or self.view.tail == 0:
+                    return True
+                continue  # there was more than one segment may hold
             self._discard_snapshot(sealed.head, view.head)
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was sealed; call again")
 

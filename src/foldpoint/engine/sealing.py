@@ -19,6 +19,7 @@ from foldpoint.codecs.segment import (
     encode_segment,
     encode_snapshot,
 )
+from foldpoint.codecs.wire import MAX_PAYLOAD
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
@@ -36,6 +37,8 @@ KEPT_RATIO = 8
 SPARSE, FREQUENT = 0.25, 0.1
 """Of a snapshot's size: how much log is a reason for the next one, where the one before stays for the grace, and where
 it goes at once."""
+MOST_SEALED = 64 << 20
+"""Bytes of payloads that go into one segment, which is read and decompressed as a whole; of one event at least."""
 _ATTEMPTS = 64
 
 
@@ -78,7 +81,7 @@ class Sealer:
     def _write_segment(self, view: View) -> tuple[Segment, int]:
         """The segment that follows `sealed`, ours or one that another sealer wrote first, and its stored size."""
         first = view.head.sealed + 1
-        segment = segment_of(view.slice, first, view.last, view.head.kept)
+        segment = segment_of(view.slice, first, _last_that_fits(view.slice, first, view.last), view.head.kept)
         key = keys.segment(view.head.epoch, view.head.segments)
         codec, body = deflate(encode_segment(segment), self.settings.segment_level)
         record = self.io.seal(key, SEGMENT, codec, body)
@@ -116,6 +119,8 @@ class Sealer:
         """With a snapshot of everything sealed, unless the first one would hardly be smaller than the log itself."""
         snapshot = snapshot_events(view.slice, head.sealed)
         content = encode_snapshot(snapshot)
+        if len(content) > MAX_PAYLOAD:
+            return head, view.slice  # nobody could read it
         codec, body = deflate(content, self.settings.segment_level if idle else self._snapshot_level)
         if head.snapshot is None and not self._snapshot_due(replace(head, snapshot_bytes=len(body))):
             return replace(head, snapshot_bytes=len(body)), view.slice
@@ -165,6 +170,15 @@ class Sealer:
 
 def _opened(codec: int, body: bytes) -> list[Told]:
     return decode_snapshot(inflate(codec, body))
+
+
+def _last_that_fits(slice_: Slice, first: int, last: int) -> int:
+    size = 0
+    for seq in range(first, last + 1):
+        size += len(slice_.events[seq].payload)
+        if size > MOST_SEALED and seq > first:
+            return seq - 1
+    return last
 
 
 def segment_of(slice_: Slice, first: int, last: int, start: SnapshotRef | None) -> Segment:
