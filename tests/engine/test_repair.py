@@ -163,7 +163,8 @@ def test_a_merged_record_that_a_crash_left_without_a_part_holds_up_nobody(kind: 
         content = stream.engine.io.read([left])[0]
         assert content is not None
         stream.store.remove_many([left])
-        stream.store.create([(left, stream.engine.io._create_parts(left, content, None))], ttl=None)
+        parts, stub = stream.engine.io._in_parts(left, content)
+        stream.store.create([*parts, (left, stub)], ttl=None)
     stream.store.remove_many(stream.engine.io.parts_of([left])[:1])
     stream.store._heads = heads
     upkeep(stream.fresh(), "t", "", idle=True)

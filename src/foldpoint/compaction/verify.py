@@ -285,7 +285,7 @@ class _Check:
 
     def _intact(self, wanted: Sequence[bytes], kind: int) -> None:
         try:
-            for key, record in zip(wanted, self._io.read(wanted), strict=True):
+            for key, record in zip(wanted, self._io.read(wanted, whole=False), strict=True):
                 if record:
                     self._io.open(key, record, kind)
         except RecordError as error:

@@ -129,7 +129,7 @@ class Engine:
                     view.slice.put_folded(folded_of(event.seq, own))
                 view.slice.know(event.seq)
         self.metrics.add(puts=1, bytes_of_state=sum(len(value.data) for value in checkpoint.channels.values()))
-        self._keep_alive(view.head, ttl)
+        self._keep_alive(view.head, ttl, begun=event.seq == 1)
         return view.tail
 
     def put_writes(
@@ -152,7 +152,7 @@ class Engine:
             if event.seq in view.slice.events:
                 view.slice.put_writes(event.seq, listed)
         self.metrics.add(puts=1, bytes_of_state=sum(len(write.value.data) for write in listed))
-        self._keep_alive(view.head, ttl)
+        self._keep_alive(view.head, ttl, begun=event.seq == 1)
         return view.tail
 
     def _remember(self, slice_: Slice, seq: int, base: int | None, checkpoint: Checkpoint) -> None:
@@ -195,11 +195,14 @@ class Engine:
             for head in heads:
                 self._extend(head, ttl)
 
-    def _keep_alive(self, head: Head, ttl: int | None) -> None:
-        """A stream was used: its thread lives on. The root, which may have been extended earlier, is looked at too."""
+    def _keep_alive(self, head: Head, ttl: int | None, *, begun: bool) -> None:
+        """A stream was used: its thread lives on. The root, which may have been extended earlier, is looked at too; all
+        the others if this one was begun.
+        """
         root = self._logs.get((head.thread_id, ""))
         view = _live(root.view) if root else None
-        if self._due(head, ttl) or (view and self._due(view.head, ttl)):
+        beside = begun and head.ttl is not None
+        if beside or self._due(head, ttl) or (view and self._due(view.head, ttl)):
             self.refresh(head.thread_id, ttl)
 
     def _due(self, head: Head, ttl: int | None) -> bool:
@@ -225,9 +228,18 @@ class Engine:
                     self.store.extend(batch, ttl=2 * ttl)
                 extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()))
                 if revision := log.swap(extended, view.revision):
-                    view.head, view.revision = extended, revision
+                    before, view.head, view.revision = view.head.ttl, extended, revision
+                    if before != ttl:
+                        self._leave_window(log, view)
                     return
         raise Conflict(f"thread {head.thread_id!r}: its head kept changing while it was extended; call again")
+
+    def _leave_window(self, log: Log, view: View) -> None:
+        """Writers that have not noticed the new TTL would store what expires earlier: they find their number taken."""
+        log.fill(view, view.head.slots[-1])
+        slots = [keys.event(view.head.epoch, seq) for seq in view.head.slots]
+        self.store.extend([*slots, *self.io.parts_of(slots)], ttl=view.head.record_ttl)
+        log.seal()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 
-_BATCH = 512
+_BATCH = 128  # records, which are read to see which of them lie in parts
 
 
 def event_keys(epoch: bytes, after: int, until: int) -> Iterator[list[bytes]]:

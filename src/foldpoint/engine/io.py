@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from threading import Lock
+from typing import NamedTuple
 
 from foldpoint.codecs import envelope
 from foldpoint.codecs.envelope import PART, PARTS, Cipher, Opened
@@ -22,6 +23,22 @@ _MAX_PARTS = 1 << 16
 LOST_PARTS = "the store has lost parts of it before any head came to name it"
 
 
+class _Sent(NamedTuple):
+    """An event that was created here: its parts, and itself last."""
+
+    at: float
+    records: list[tuple[bytes, bytes]]
+    ttl: int | None
+
+    @property
+    def key(self) -> bytes:
+        return self.records[-1][0]
+
+    @property
+    def size(self) -> int:
+        return sum(len(record) for _, record in self.records)
+
+
 class RecordIO:
     """Writes and reads the log records of one store, sealed with one cipher (or none)."""
 
@@ -29,7 +46,7 @@ class RecordIO:
         self.store = store
         self.cipher = cipher
         self.allow_plain = allow_plain
-        self._sent: deque[tuple[float, bytes, bytes, int | None]] = deque()
+        self._sent: deque[_Sent] = deque()
         self._sent_bytes = 0
         self._lock = Lock()
 
@@ -51,50 +68,63 @@ class RecordIO:
 
     def create(self, key: bytes, record: bytes, ttl: int | None) -> bool:
         """Create-only. What does not fit one record is stored in parts first; the stub under `key` commits it."""
+        parts: list[tuple[bytes, bytes]] = []
         if len(record) > self.part_size:
-            record = self._create_parts(key, record, ttl)
+            parts, record = self._in_parts(key, record)
+            self.store.create(parts, ttl=ttl)
         created = self.store.create([(key, record)], ttl=ttl)[0]
         if created:
-            self.remember(key, record, ttl)
+            self._remember([*parts, (key, record)], ttl)
         return created
 
-    def remember(self, key: bytes, record: bytes, ttl: int | None) -> None:
-        """So that it can be sent again, if a crash of the store takes it."""
-        if self.store.capabilities.ordered or keys.kind_of(key) not in (b"e", b"b"):
+    def remember(self, key: bytes, ttl: int | None) -> None:
+        """As what was created here; nothing if it, or a part of it, is not there."""
+        wanted = [*self.parts_of([key]), key]
+        found = self.store.get_many(wanted)
+        records = [(one, record) for one, record in zip(wanted, found, strict=True) if record is not None]
+        if len(records) == len(wanted):
+            self._remember(records, ttl)
+
+    def _remember(self, records: list[tuple[bytes, bytes]], ttl: int | None) -> None:
+        """An event, wholly or not at all, so that it can be sent again if a crash of the store takes it."""
+        if self.store.capabilities.ordered or keys.kind_of(records[-1][0]) != b"e":
             return  # segments and snapshots follow from events, and may not fit what is written next
-        now = time.monotonic()
+        sent = _Sent(time.monotonic(), records, ttl)
         with self._lock:
-            self._sent.append((now, key, record, ttl))
-            self._sent_bytes += len(record)
-            while self._sent and (self._sent_bytes > _REMEMBERED_BYTES or now - self._sent[0][0] > _REMEMBERED):
-                self._sent_bytes -= len(self._sent.popleft()[2])
+            self._sent.append(sent)
+            self._sent_bytes += sent.size
+            while self._sent and (self._sent_bytes > _REMEMBERED_BYTES or sent.at - self._sent[0].at > _REMEMBERED):
+                self._sent_bytes -= self._sent.popleft().size
 
     def send_again(self, epoch: bytes, cleaned: int) -> int:
         """Create the events that were created here lately in an epoch and the store has lost; how many records.
 
-        None where another event stands in the place of one: others have gone on without it. cleaned: the number up to
-        which events may be removed.
+        None, 0, where another event stands in the place of one: others have gone on without it. cleaned: the number up
+        to which events may be removed.
         """
+        first = keys.event(epoch, cleaned)
         with self._lock:
-            sent = {key: (record, ttl) for _, key, record, ttl in self._sent if keys.epoch_of(key) == epoch}
-        wanted = [key for key in sent if keys.kind_of(key) == b"b" or key > keys.event(epoch, cleaned)]
-        found = dict(zip(wanted, self.store.get_many(wanted), strict=True))
-        if any(found[key] not in (None, sent[key][0]) for key in wanted if keys.kind_of(key) == b"e"):
+            events = [one for one in self._sent if keys.epoch_of(one.key) == epoch and one.key > first]
+        sent = {key: record for event in events for key, record in event.records}
+        found = dict(zip(sent, self.store.get_many([*sent]), strict=True))
+        if any(found[event.key] not in (None, sent[event.key]) for event in events):
             return 0
-        lost = [key for key in wanted if found[key] is None]
+        lost = [(key, record) for key, record in sent.items() if found[key] is None]
         if lost:
-            self.store.create([(key, sent[key][0]) for key in lost], ttl=sent[lost[-1]][1])
+            self.store.create(lost, ttl=events[-1].ttl)
         return len(lost)
 
-    def _create_parts(self, key: bytes, record: bytes, ttl: int | None) -> bytes:
+    def _in_parts(self, key: bytes, record: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """The parts of a large record, and the stub that names them."""
         token = keys.new_token()
         epoch = keys.epoch_of(key)
         chunks = self.chunks(record)
         count = len(chunks)
         if count > _MAX_PARTS:
             raise ValueError(f"{len(record)} bytes do not fit {_MAX_PARTS} records of {self.part_size} bytes")
-        self.create_parts([keys.part(epoch, token, index) for index in range(count)], chunks, ttl)
-        return envelope.seal(key, PARTS, 0, pack([token, count, len(record)]))
+        part_keys = [keys.part(epoch, token, index) for index in range(count)]
+        parts = [(part, self.seal_part(part, chunk)) for part, chunk in zip(part_keys, chunks, strict=True)]
+        return parts, envelope.seal(key, PARTS, 0, pack([token, count, len(record)]))
 
     def chunks(self, record: bytes) -> list[bytes]:
         """A sealed record in pieces that fit one record each."""
@@ -106,11 +136,7 @@ class RecordIO:
     def create_parts(self, part_keys: Sequence[bytes], chunks: Sequence[bytes], ttl: int | None) -> bool:
         """Create-only, as a batch. Whether all were created."""
         records = [(key, self.seal_part(key, chunk)) for key, chunk in zip(part_keys, chunks, strict=True)]
-        created = self.store.create(records, ttl=ttl)
-        for (key, record), done in zip(records, created, strict=True):
-            if done:
-                self.remember(key, record, ttl)
-        return all(created)
+        return all(self.store.create(records, ttl=ttl))
 
     def read(self, wanted: Sequence[bytes], *, whole: bool = True) -> list[bytes | None]:
         """The records under `wanted`, None where there is none; large ones put together (one more round trip).

@@ -124,7 +124,7 @@ class Log:
             raise error  # from a load, which has tried all there is
         if self._has_moved(self.view.revision):
             return
-        if isinstance(error, StrayRecord) and not self.io.store.capabilities.ordered:
+        if isinstance(error, StrayRecord):
             self._recovery.drop(self.view, error, self.swap)
             return
         self._recovery.restore(self.view.head, error)
@@ -265,9 +265,8 @@ class Log:
             self.metrics.add(bytes_logged=len(record))
             return True
         own = self._is_own(view, event.seq, event.payload)
-        [stored] = self.io.store.get_many([key]) if own else [None]
-        if stored is not None:
-            self.io.remember(key, stored, view.head.record_ttl)  # which is a stub where the record is in parts
+        if own:
+            self.io.remember(key, view.head.record_ttl)
         return own
 
     def _packed(self, view: View, event: Event, check: bytes) -> tuple[int, bytes]:

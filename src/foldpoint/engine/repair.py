@@ -8,6 +8,8 @@ held. Nothing is guessed: where something that it was made of is gone too, it st
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import pairwise
@@ -18,12 +20,14 @@ from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment, encode_snapshot, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
+from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 from foldpoint.engine.sealing import segment_of
 from foldpoint.engine.snapshot import snapshot_events
 from foldpoint.errors import CorruptRecord, LostRecord
 
+_TURNS, _PAUSE = 64, 0.01  # seconds
 _BESIDE = 64  # so many segments that nothing tells of, side by side, are a head that is wrong
 _LEVEL = 19
 """Of zstd: a snapshot must fit the parts that it is known to have."""
@@ -43,15 +47,43 @@ def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) ->
     records = _Lost(reader, head, replace).records(key)
     if key not in dict(records):
         return False  # two name it, and not as the same
-    written = [one for one, _ in records]
-    # The parts of one record must be of one piece.
-    if replace or _is_snapshot(key):
-        reader.io.store.remove_many(written)
+    if _is_snapshot(key):
+        restored = [key] if _write_in_one_piece(reader.io, records, head.record_ttl) else []
     else:
-        reader.io.remove_incomplete(written)
-    for record_key, record in records:
-        if reader.io.create(record_key, record, head.record_ttl):
-            log.warning("thread %r: restored %s, record %s", head.thread_id, keys.words(record_key), record_key.hex())
+        written = [one for one, _ in records]
+        if replace:
+            reader.io.store.remove_many(written)
+        else:
+            reader.io.remove_incomplete(written)
+        restored = [one for one, record in records if reader.io.create(one, record, head.record_ttl)]
+    for one in restored:
+        log.warning("thread %r: restored %s, record %s", head.thread_id, keys.words(one), one.hex())
+    return True
+
+
+def _write_in_one_piece(io: RecordIO, records: Records, ttl: int | None) -> bool:
+    """Put the parts of a snapshot in the place of what is there; whether these ones stayed.
+
+    Hazard: sealed twice they differ. Of two that do this at once one must find its own, and nothing of the other's.
+    """
+    part_keys, parts = [key for key, _ in records], [part for _, part in records]
+    for attempt in range(_TURNS):
+        time.sleep(random.uniform(0, _PAUSE) * min(attempt, 10))
+        if attempt and None not in (found := io.store.get_many(part_keys)) and _is_snapshot_of(io, part_keys, found):
+            return False  # another's
+        io.store.remove_many(part_keys)
+        io.store.create(records, ttl=ttl)
+        if io.store.get_many(part_keys) == parts:
+            return True
+    return False
+
+
+def _is_snapshot_of(io: RecordIO, part_keys: list[bytes], parts: list[bytes | None]) -> bool:
+    try:
+        record = b"".join(io.part(key, part) for key, part in zip(part_keys, parts, strict=True))
+        io.inflate(part_keys[0], record, SNAPSHOT)
+    except CorruptRecord:
+        return False
     return True
 
 
