@@ -12,18 +12,22 @@ from itertools import combinations
 import aerospike_server as servers
 import pytest
 from checkpoints import id_of, numbered, write
-from faults.scenes import named
-from streams import STREAMS, Stream, large, merge_early, with_levels, young
+from faults.scenes import named, noise
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from moving import Interrupted
+from streams import STREAMS, Nodes, Stream, large, merge_early, with_levels, young
 
 from foldpoint import Engine, Settings
 from foldpoint.codecs import envelope
 from foldpoint.codecs.event import encode_checkpoint
 from foldpoint.codecs.segment import encode_segment
-from foldpoint.compaction import rewrite_thread, upkeep
+from foldpoint.compaction import rewrite_thread, sweep, upkeep
 from foldpoint.compaction.policy import DropAll
 from foldpoint.compaction.verify import verify, verify_stream
-from foldpoint.engine import keys
+from foldpoint.engine import io as records_io
+from foldpoint.engine import keys, repair
 from foldpoint.engine.reading import read_head
+from foldpoint.engine.records import RecordStore
 from foldpoint.errors import CorruptRecord, LostRecord, StoreBusy, StrayRecord
 
 
@@ -168,6 +172,111 @@ def test_a_merged_record_that_a_crash_left_without_a_part_holds_up_nobody(kind: 
     stream.store.remove_many(stream.engine.io.parts_of([left])[:1])
     stream.store._heads = heads
     upkeep(stream.fresh(), "t", "", idle=True)
+    assert next(stream.engine.heads("t")).merged[0].count
+    assert stream.contents() == expected
+    whole(stream)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_two_who_restore_a_sealed_snapshot_at_once_leave_one_in_one_piece(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sealed twice it differs. The other one, which had removed what was left before, writes between two calls."""
+    monkeypatch.setattr(repair, "_PAUSE", 0)
+    cipher = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef").cipher
+
+    def sealed(store: RecordStore, stream: Stream) -> Engine:
+        return Engine(store, stream.engine.settings, clock=stream.clock, cipher=cipher)
+
+    stream = large()
+    stream.store = Nodes(max_record=600)
+    stream.engine = sealed(stream.store, stream)
+    for n in range(0, 14, 2):
+        stream.put(n, n + 2, big=noise(n))
+    head = next(stream.engine.heads("t"))
+    assert head.snapshot is not None
+    parts = keys.snapshot_parts(head.epoch, head.snapshot)
+    assert len(parts) > 1
+    expected = [entry.state() for entry in stream.engine.history("t", "")]
+    stream.store.remove_many(parts)
+
+    class OneByOne(Interrupted):
+        """A batch of a cluster is no transaction."""
+
+        def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
+            return [super(OneByOne, self).create([record], ttl=ttl)[0] for record in records]
+
+    seam = OneByOne(stream.store)
+    others = repair._Lost(sealed(stream.store, stream).reader("t", "").reader, head, False).records(parts[0])
+    other = [lambda: stream.store.create(others, ttl=None)]
+
+    def between() -> None:
+        """Before the call after `turns` others."""
+        nonlocal turns
+        if turns and other:
+            turns -= 1
+            for verb in ("remove_many", "create", "get_many"):
+                seam.before[verb] = between
+        elif other:
+            other.pop()()
+
+    seam.before["remove_many"] = between
+    one = sealed(seam, stream)  # type: ignore[arg-type]
+    assert [entry.state() for entry in one.history("t", "")] == expected
+    assert not other
+    assert [entry.state() for entry in sealed(stream.store, stream).history("t", "")] == expected
+    assert verify_stream(sealed(stream.store, stream), "t", "").findings == ()
+
+
+def test_a_restored_snapshot_lies_in_the_parts_that_its_head_names_whatever_its_size() -> None:
+    """A part of the very size that a record may have."""
+    for max_record in range(660, 690):
+        stream = Stream(max_record=max_record)
+        for n in range(0, 14, 2):
+            stream.put(n, n + 2, big=noise(n))
+        stream.engine.reader("t", "").seal()
+        head = next(stream.engine.heads("t"))
+        assert head.snapshot is not None
+        parts = keys.snapshot_parts(head.epoch, head.snapshot)
+        stream.store.remove_many(parts)
+        assert len(stream.contents()) == 14
+        assert stream.engine.io.parts_of(parts) == []
+
+
+def test_an_event_in_parts_is_remembered_wholly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than is remembered: what is sent again without its first parts nobody could read."""
+    monkeypatch.setattr(records_io, "_REMEMBERED_BYTES", 20_000)
+    stream = Stream(max_record=1000)
+    stream.put(0, 3)
+    before = stream.store.records()
+    stream.engine.put("t", "", numbered(3, big=random.Random(3).randbytes(30_000)))
+    stream.store.bring_back(before)
+    assert stream.engine.io.send_again(next(stream.engine.heads("t")).epoch, 0) == 0
+    assert len(stream.contents()) == 3
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_merger_held_up_between_parts_and_stub_holds_up_nobody(ordered: bool) -> None:
+    """Sweeps have removed the parts by then."""
+    stream = large()
+    if ordered:
+        capabilities = replace(stream.store.capabilities, ordered=True)
+        stream.store.__class__ = type("Ordered", (Nodes,), {"capabilities": property(lambda self: capabilities)})
+    expected, times = stream.contents(), iter(range(3))
+
+    class HeldUp(Interrupted):
+        def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
+            if records[0][0][16:18] == b"s\x02":
+                for _ in times:
+                    sweep(stream.fresh())
+                    stream.clock.advance(101)
+            return super().create(records, ttl=ttl)
+
+    upkeep(stream.fresh(HeldUp(stream.store)), "t", "", idle=True)  # type: ignore[arg-type]
+    assert next(times, None) is None
+    for _ in range(3):
+        stream.clock.advance(101)
+        upkeep(stream.fresh(), "t", "", idle=True)
     assert next(stream.engine.heads("t")).merged[0].count
     assert stream.contents() == expected
     whole(stream)

@@ -10,6 +10,7 @@ from building import chain, config, ids, put
 
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.compaction import compact, upkeep
+from foldpoint.compaction.verify import verify
 from foldpoint.engine.memory import MemoryStore
 
 MINUTE = 60
@@ -55,6 +56,39 @@ def test_an_unused_thread_expires_whole_with_every_record(
     assert list(store.heads()) == []
     clock.at += 12.5 * MINUTE + 1  # the other records outlive their head, and go too
     assert list(store.keys()) == []
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "child"), ("child", "")])
+def test_a_thread_of_which_a_namespace_is_begun_late_lives_on_whole(
+    store: MemoryStore, clock: Clock, first: str, second: str
+) -> None:
+    """By a process that has not read the others."""
+    for namespace in (first, second):
+        with FoldpointSaver(Engine(store, clock=clock), ttl=TTL) as saver:
+            put(saver, None, {"n": 1}, namespace=namespace)
+        clock.at += 9 * MINUTE
+    with FoldpointSaver(Engine(store, clock=clock), ttl=TTL) as saver:
+        assert len(ids(saver, config("thread", None))) == 2
+        clock.at += 4 * MINUTE
+        assert ids(saver, config("thread", None)) == []
+
+
+def test_what_is_put_with_the_ttl_of_before_lives_as_long_as_its_thread(store: MemoryStore, clock: Clock) -> None:
+    """As while a service with another TTL takes over from the one before."""
+    before, after = (Engine(store, clock=clock) for _ in range(2))
+    short, long = ({"default_ttl": minutes} for minutes in (10, 1440))
+    with FoldpointSaver(before, ttl=short) as old, FoldpointSaver(after, ttl=long) as new:
+        where = put(old, None, {"n": 0})
+        clock.at += 5
+        where = put(new, where, {"n": 1}, step=1)
+        clock.at += 5
+        where = put(old, where, {"n": 2}, step=2)
+        clock.at += 5
+        put(new, where, {"n": 3}, step=3)
+        clock.at += 60 * MINUTE
+    with FoldpointSaver(Engine(store, clock=clock), ttl=long) as saver:
+        assert len(ids(saver, config())) == 4
+        assert not any(verified.findings for verified in verify(saver.engine))
 
 
 def test_a_thread_in_use_lives_and_its_namespaces_with_it(saver: FoldpointSaver, clock: Clock) -> None:
