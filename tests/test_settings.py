@@ -117,6 +117,6 @@ def test_a_variable_that_is_misspelt_is_said(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setenv("FOLDPOINT_OF_SOMETHING_ELSE", "1")
     assert load_settings().window == 32
     assert sorted(caplog.messages) == [
-        "FOLDPOINT_COMPACT_EVRY is no setting of Foldpoint; is FOLDPOINT_COMPACT_EVERY meant?",
-        "FOLDPOINT_TLL is no setting of Foldpoint; is FOLDPOINT_TTL meant?",
+        "unknown setting FOLDPOINT_COMPACT_EVRY; did you mean FOLDPOINT_COMPACT_EVERY?",
+        "unknown setting FOLDPOINT_TLL; did you mean FOLDPOINT_TTL?",
     ]

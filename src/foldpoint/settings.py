@@ -38,7 +38,7 @@ class Settings(BaseSettings):
         None, repr=False, description="of the encrypted keyfile that the URL names"
     )
     window: Annotated[int, Field(ge=2, le=1024)] = Field(
-        64, description="events after the last sealed segment before a writer seals (design: K)"
+        64, description="events after the last sealed segment before a writer seals"
     )
     snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None,
@@ -65,7 +65,9 @@ class Settings(BaseSettings):
         False, description="read unencrypted records in spite of a key: while a store becomes an encrypted one"
     )
     previous_aes_key: SecretStr | None = Field(
-        None, repr=False, description="what commands read besides LANGGRAPH_AES_KEY: while records are sealed anew"
+        None,
+        repr=False,
+        description="what commands and the server's entry read beside LANGGRAPH_AES_KEY, while records are sealed anew",
     )
     compaction: Where = Field(
         "background",
@@ -103,7 +105,7 @@ def _doubt(variable: str) -> None:
     setting = variable.removeprefix(_PREFIX).lower()
     meant = get_close_matches(setting, Settings.model_fields, 1)
     if meant and setting not in Settings.model_fields:
-        logger.warning("%s is no setting of Foldpoint; is %s%s meant?", variable, _PREFIX, meant[0].upper())
+        logger.warning("unknown setting %s; did you mean %s%s?", variable, _PREFIX, meant[0].upper())
 
 
 def _explain(problem: object) -> str:

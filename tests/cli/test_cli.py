@@ -149,7 +149,7 @@ def test_the_url_may_come_from_the_environment(url: str, call: list[str]) -> Non
         ("redis://host", 1, "expected memory:, sqlite:///file.db, or aerospike://"),
         ("", 1, "expected"),
         ("sqlite:///{folder}/mistyped.db", 2, "there is no such file"),
-        ("sqlite:///{folder}/text.db", 2, "no SQLite database"),
+        ("sqlite:///{folder}/text.db", 2, "not a SQLite database"),
         ("sqlite:///{folder}/foreign.db", 2, "foreign.db"),
     ],
 )

@@ -354,7 +354,7 @@ def test_a_resume_file_of_another_job_is_refused(many: str, tmp_path: Path) -> N
     assert result.exit_code == 1
     assert "of another job" in result.stderr
     journal.write_text("{")
-    assert "is none" in run("compact", "--url", many, "--all", "--resume", str(journal)).stderr
+    assert "is not one of Foldpoint" in run("compact", "--url", many, "--all", "--resume", str(journal)).stderr
     assert set(sealed(many).values()) == {0}
 
 

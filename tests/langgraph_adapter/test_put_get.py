@@ -449,6 +449,23 @@ def test_a_serializer_that_is_none_is_refused() -> None:
         FoldpointSaver(Engine(MemoryStore()), serde=object())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda saver: saver.get_tuple(None), "thread_id"),
+        (lambda saver: saver.get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": 5}}), "checkpoint_ns"),
+        (lambda saver: list(saver.list(config(), before={"x": 1})), "before: expected a config"),
+        (lambda saver: list(saver.list(config(), limit="3")), "limit: expected"),
+        (lambda saver: FoldpointSaver("sqlite:///agents.db"), "from_conn_string"),  # type: ignore[call-overload]
+    ],
+)
+def test_what_is_no_argument_is_refused_by_its_name(
+    saver: FoldpointSaver, call: Callable[[Any], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(saver)
+
+
 def test_a_negative_limit_is_refused(saver: FoldpointSaver) -> None:
     with pytest.raises(ValueError, match="limit: expected"):
         list(saver.list(config(), limit=-1))

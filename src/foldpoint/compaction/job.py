@@ -200,6 +200,8 @@ class Journal:
             found = json.loads(text)
             job, self._done = found["job"], [int(share) for share in found["done"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"resume file {self._path} is none ({error!r}); give another, or remove it") from error
+            raise ValueError(
+                f"resume file {self._path} is not one of Foldpoint ({error!r}); give another, or remove it"
+            ) from error
         if job != self._job:
             raise ValueError(f"resume file {self._path} is of another job (store, prefix or policy); give another")

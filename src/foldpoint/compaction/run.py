@@ -26,9 +26,9 @@ class CompactionReport:
 
     segments: how many it has now. removed_records: those removed because nothing needs them any more; superseded:
     whether some are left that wait for the grace. merges: segments written that stand for several. checkpoints_dropped:
-    those that were seen to go. bytes_written, bytes_removed: of log records, keys and values; their difference was
-    given back. deleted: why the stream was deleted. outdated: a step and those after it were left out because others
-    changed the stream since the plan was made; plan again.
+    those that were seen to go. bytes_written, bytes_removed: of log records, keys and values. deleted: why the stream
+    was deleted. outdated: a step and those after it were left out because others changed the stream since the plan was
+    made; plan again.
     """
 
     thread_id: str

@@ -116,9 +116,8 @@ class Log:
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
 
     def recover(self, error: CorruptRecord) -> None:
-        """Returns where trying again may succeed: the head is another by now than the view's, names a record that the
-        store had lost and that has been restored, or a stray one is gone, or is to be found again. Raises CorruptRecord
-        where it may not.
+        """Return if trying again may succeed: the head moved on, a lost record was restored, or a stray one was removed
+        or is to be found once more. Else raise CorruptRecord.
         """
         if self.view is None:
             raise error  # from a load, which has tried all there is
@@ -142,8 +141,9 @@ class Log:
         return view.slice
 
     def trusted(self) -> View | None:
-        """The view, read anew if it is too old to be acted upon: for whoever looks again before it counts, as a writer,
-        whose create fails where it is wrong, and upkeep, which plans by it.
+        """The view, read anew if it is older than a tenth of the grace.
+
+        It may be out of date: use it only where a later create or swap fails if it is.
         """
         view = self.view
         return view if view is not None and self._is_fresh(view) else self.load()

@@ -27,7 +27,7 @@ _MEANINGS: dict[int, tuple[type[StoreUnavailable], str]] = {
         StoreUnavailable,
         "check that its directory exists and that this user may read and write there",
     ),
-    sqlite3.SQLITE_NOTADB: (StoreMismatch, "the file is no SQLite database; give Foldpoint a file of its own"),
+    sqlite3.SQLITE_NOTADB: (StoreMismatch, "the file is not a SQLite database; give Foldpoint a file of its own"),
 }
 
 

@@ -20,18 +20,31 @@ def engine_of(engine: Engine | None, client: Any, namespace: str | None, prefix:
         return Engine(open_on_client(client, namespace, prefix), load_settings())
     if isinstance(engine, Engine) and client is None and namespace is None:
         return engine
+    if isinstance(engine, str):
+        raise ValueError(f"got the text {engine!r}: use FoldpointSaver.from_conn_string(url)")
     raise ValueError(
         "give either an engine, or client= and namespace= of Aerospike; or use FoldpointSaver.from_conn_string(url)"
     )
 
 
 def stream_of(config: RunnableConfig) -> tuple[str, str]:
-    """(thread id, namespace). Raises ValueError where the thread id is missing."""
-    configurable = config.get("configurable") or {}
-    thread_id = configurable.get("thread_id")
+    """(thread id, namespace). Raises ValueError where the thread id is missing, or the namespace is no text."""
+    configurable = (config or {}).get("configurable") or {}
+    thread_id, namespace = configurable.get("thread_id"), configurable.get("checkpoint_ns") or ""
     if thread_id is None:
         raise ValueError("config['configurable']['thread_id'] is missing: it names the thread to store or read")
-    return str(thread_id), configurable.get("checkpoint_ns") or ""
+    if not isinstance(namespace, str):
+        raise ValueError(f"config['configurable']['checkpoint_ns']: expected a text, got {namespace!r}")
+    return str(thread_id), namespace
+
+
+def bound_of(before: RunnableConfig | None) -> str | None:
+    """The checkpoint id of `before`; None if it names none. Raises ValueError for what is no config."""
+    if before is None:
+        return None
+    if not isinstance(before.get("configurable"), dict):
+        raise ValueError(f"before: expected a config with a checkpoint_id in 'configurable', got {before!r}")
+    return before["configurable"].get("checkpoint_id")
 
 
 def several(name: str, ids: Sequence[str]) -> Sequence[str]:
@@ -57,5 +70,5 @@ def require_serializer(serde: object) -> None:
 
 
 def require_limit(limit: int | None) -> None:
-    if limit is not None and limit < 0:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
         raise ValueError(f"limit: expected a number of checkpoints, got {limit!r}")

@@ -15,7 +15,7 @@ KEY_VARIABLE = "LANGGRAPH_AES_KEY"
 def cipher_of(settings: Settings) -> Cipher | None:
     """Seals with the key of LANGGRAPH_AES_KEY, and opens with FOLDPOINT_PREVIOUS_AES_KEY too; None where there is none.
 
-    Raises ValueError where pycryptodome is missing, or the key is none.
+    Raises ValueError where pycryptodome is missing, or the key is not valid.
     """
     if KEY_VARIABLE not in os.environ:
         return None

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, repeat
 from threading import Event
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -130,7 +130,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         serde: SerializerProtocol | None = None,
         ttl: Mapping[str, Any] | None = None,
         **settings: Any,
-    ) -> FoldpointSaver:
+    ) -> Self:
         """A saver on the store of `url`, which it closes when its `with` or `async with` block ends.
 
         url: memory:, sqlite:///file.db, or aerospike://host:3000/namespace?prefix=fp. settings: fields of `Settings`.
@@ -146,7 +146,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         saver._owns_store = True
         return saver
 
-    def __enter__(self) -> FoldpointSaver:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -154,7 +154,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     ) -> None:
         self.close()
 
-    async def __aenter__(self) -> FoldpointSaver:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -223,10 +223,10 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         if self._schedule is not None:
             self._schedule.engine = self._engine
 
-    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> FoldpointSaver:
-        """A shallow clone with a wider msgpack allowlist, on the same store."""
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+        """A shallow clone with a wider msgpack allowlist, on the same store; closing it closes this one."""
         clone = super().with_allowlist(extra_allowlist)
-        assert isinstance(clone, FoldpointSaver)
+        assert isinstance(clone, type(self))
         return clone
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             yield self._tuple(thread_id, namespace, entry)
 
     def _entries(self, config: RunnableConfig | None, before: RunnableConfig | None) -> Iterator[_Found]:
-        bound = before["configurable"].get("checkpoint_id") if before else None
+        bound = arguments.bound_of(before)
         if config is None:
             for thread in self._engine.threads():
                 yield from self._thread_entries(thread.thread_id, thread.namespaces, bound)
