@@ -116,13 +116,18 @@ def named(engine: Engine) -> list[bytes]:
     return sorted({*map(layout.key, positions), *map(layout.span_key, positions), *parts})
 
 
-def lose(clock: MovingClock) -> Step:
-    """A crash takes all that the head names, where it need not keep the order of writes. Nobody counts that."""
+def lose(clock: MovingClock, *, parts: bool = False) -> Step:
+    """A crash takes all that the head names, where it need not keep the order of writes. Nobody counts that.
+
+    parts: only what of it lies in parts of a record.
+    """
 
     def do(engine: Engine) -> None:
         store = getattr(engine.store, "inner", engine.store)
         if not store.capabilities.ordered:
-            store.remove_many(named(engine_on(store, clock)))
+            uncounted = engine_on(store, clock)
+            lost = named(uncounted)
+            store.remove_many(uncounted.io.parts_of(lost) if parts else lost)
 
     return Step("lose", do)
 
@@ -156,6 +161,12 @@ SCENES: dict[str, Callable[[MovingClock], list[Step]]] = {
         Step("another process reads", lambda engine: read(engine_on(engine.store, clock))),
         *line(9, 11),
         lose(clock),
+    ],
+    "a crash that takes parts": lambda clock: [
+        *(put(n, big=noise(n)) for n in range(6)),
+        lose(clock, parts=True),
+        Step("another process reads", lambda engine: read(engine_on(engine.store, clock))),
+        *line(6, 8),
     ],
     "keep the last": lambda clock: [
         *line(0, 6),
