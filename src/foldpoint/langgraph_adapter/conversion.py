@@ -50,13 +50,10 @@ def to_checkpoint(
     merged = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
     _check_names("metadata", merged)
     labels, rest = split_metadata(merged)
+    versions = checkpoint["channel_versions"]
+    told = [name for name in checkpoint["channel_values"] if name not in new_versions] if new_versions else []
     as_in_parent = {
-        name
-        for name, version in checkpoint["channel_versions"].items()
-        if new_versions
-        and name not in new_versions
-        and name in parent.state
-        and _is_same(parent.versions.get(name), version)
+        name for name in told if name in parent.state and _is_same(parent.versions.get(name), versions.get(name))
     }
     return Checkpoint(
         Header(
@@ -64,7 +61,7 @@ def to_checkpoint(
             parent=config["configurable"].get("checkpoint_id") or None,
             v=checkpoint.get("v", 1),
             ts=checkpoint.get("ts", ""),
-            channel_versions=checkpoint["channel_versions"],
+            channel_versions=versions,
             versions_seen=checkpoint["versions_seen"],
             updated_channels=_listed(checkpoint.get("updated_channels")),
             extra=encoder.value(extra) if extra else None,
@@ -80,8 +77,8 @@ def to_checkpoint(
     )
 
 
-def _is_same(old: Version | None, new: Version) -> bool:
-    return type(old) is type(new) and old == new
+def _is_same(old: Version | None, new: Version | None) -> bool:
+    return old is not None and type(old) is type(new) and old == new
 
 
 def _check_names(what: str, names: Iterable[Any]) -> None:
