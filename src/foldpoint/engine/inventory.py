@@ -72,7 +72,8 @@ def _with_parts(io: RecordIO, wanted: Sequence[bytes]) -> Iterator[list[bytes]]:
         # The stubs go first: one without its parts would be damage, parts without a stub are only garbage.
         parts = io.parts_of(batch)
         yield batch
-        yield parts
+        if parts:
+            yield parts
 
 
 def _snapshot_keys(io: RecordIO, epoch: bytes, numbers: range, *, kept: bool) -> Iterator[list[bytes]]:
