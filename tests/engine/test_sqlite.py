@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from forking import ended_well, forked
 
 from foldpoint.engine import sqlite_file as module
 from foldpoint.engine import sqlite_schema as schema
@@ -494,21 +495,6 @@ print(n)
 
 
 class TestForks:
-    def forked(self, work: Callable[[], None]) -> int:
-        """Run `work` in a forked child; the child's process id. It exits with 1 if `work` raises."""
-        child = os.fork()
-        if child:
-            return child
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-
-    def ended_well(self, child: int) -> None:
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
     def test_parent_and_child_both_go_on_and_nothing_acknowledged_is_lost(self, path: Path) -> None:
         store = SqliteStore(path)
         store.create([(b"before", b"v")], ttl=None)
@@ -520,12 +506,12 @@ class TestForks:
             os.read(to_child[0], 1)
             assert store.create([(b"child 2", b"v")], ttl=None) == [True]
 
-        child = self.forked(work)
+        child = forked(work)
         os.read(to_parent[0], 1)
         assert store.create([(b"parent", b"v")], ttl=None) == [True]
         store.close()  # would delete the write-ahead log under the child, were its locks not its own
         os.write(to_child[1], b"x")
-        self.ended_well(child)
+        ended_well(child)
         for end in (*to_child, *to_parent):
             os.close(end)
         again = SqliteStore(path)
@@ -548,9 +534,9 @@ class TestForks:
 
         with ThreadPoolExecutor(4) as pool:
             writers = [pool.submit(write, n) for n in range(4)]
-            children = [self.forked(lambda n=n: work(n)) for n in range(12)]
+            children = [forked(lambda n=n: work(n)) for n in range(12)]
             for child in children:
-                self.ended_well(child)
+                ended_well(child)
             stop.set()
             expected = {key for writer in writers for key in writer.result()}
         expected |= {b"child %d.%d" % (n, step) for n in range(12) for step in range(5)}
@@ -577,7 +563,7 @@ class TestForks:
             writing.wait()
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             try:
-                child = self.forked(lambda: None)
+                child = forked(lambda: None)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 signal.signal(signal.SIGALRM, before)
@@ -586,7 +572,7 @@ class TestForks:
         os.waitpid(child, 0)
         for one in (store, *others):
             assert one.create([(b"k", b"v")], ttl=None) == [True]
-        self.ended_well(self.forked(lambda: None))
+        ended_well(forked(lambda: None))
         for one in others:
             one.close()
 
@@ -597,7 +583,7 @@ class TestForks:
                     assert not os.path.realpath(f"/dev/fd/{name}").startswith(str(path))
 
         store.create([(b"k", b"v")], ttl=None)
-        self.ended_well(self.forked(work))
+        ended_well(forked(work))
 
 
 def free_and_all(path: Path) -> tuple[int, int]:
