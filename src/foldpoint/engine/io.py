@@ -99,8 +99,8 @@ class RecordIO:
     def send_again(self, epoch: bytes, cleaned: int) -> int:
         """Create the events that were created here lately in an epoch and the store has lost; how many records.
 
-        None, 0, where another event stands in the place of one: others have gone on without it. cleaned: the number up
-        to which events may be removed.
+        None of them where another event stands in the place of one: others have gone on without it. cleaned: the number
+        up to which events may be removed.
         """
         first = keys.event(epoch, cleaned)
         with self._lock:
@@ -123,8 +123,7 @@ class RecordIO:
         if count > _MAX_PARTS:
             raise ValueError(f"{len(record)} bytes do not fit {_MAX_PARTS} records of {self.part_size} bytes")
         part_keys = [keys.part(epoch, token, index) for index in range(count)]
-        parts = [(part, self.seal_part(part, chunk)) for part, chunk in zip(part_keys, chunks, strict=True)]
-        return parts, envelope.seal(key, PARTS, 0, pack([token, count, len(record)]))
+        return self._seal_parts(part_keys, chunks), envelope.seal(key, PARTS, 0, pack([token, count, len(record)]))
 
     def chunks(self, record: bytes) -> list[bytes]:
         """A sealed record in pieces that fit one record each."""
@@ -135,8 +134,10 @@ class RecordIO:
 
     def create_parts(self, part_keys: Sequence[bytes], chunks: Sequence[bytes], ttl: int | None) -> bool:
         """Create-only, as a batch. Whether all were created."""
-        records = [(key, self.seal_part(key, chunk)) for key, chunk in zip(part_keys, chunks, strict=True)]
-        return all(self.store.create(records, ttl=ttl))
+        return all(self.store.create(self._seal_parts(part_keys, chunks), ttl=ttl))
+
+    def _seal_parts(self, part_keys: Sequence[bytes], chunks: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        return [(key, self.seal_part(key, chunk)) for key, chunk in zip(part_keys, chunks, strict=True)]
 
     def read(self, wanted: Sequence[bytes], *, whole: bool = True) -> list[bytes | None]:
         """The records under `wanted`, None where there is none; large ones put together (one more round trip).
