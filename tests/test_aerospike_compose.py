@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from foldpoint.engine.aerospike import AerospikeStore
-from foldpoint.engine.aerospike_config import examine
+from foldpoint.engine.aerospike.config import examine
 from reliability.cluster import Node, Place, free_bases, info
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.cli import main
 from foldpoint.compaction import DropRuns, KeepLast, Retention, compact_thread, rehearse, rewrite_thread, sweep
 from foldpoint.compaction.verify import verify
-from foldpoint.engine import sqlite_file
+from foldpoint.engine.sqlite import file as sqlite_file
 
 SOURCE = Path(foldpoint.__file__).parent
 SERDE = JsonPlusSerializer(pickle_fallback=True)

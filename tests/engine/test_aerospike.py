@@ -20,7 +20,7 @@ import pytest
 from aerospike_front import Proxy
 from aerospike_server import Cluster, open_on, set_config
 
-from foldpoint.engine.aerospike import PAGE, THREAD_HASH, AerospikeStore
+from foldpoint.engine.aerospike.store import PAGE, THREAD_HASH, AerospikeStore
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import (
     StoreBusy,

@@ -10,9 +10,9 @@ from aerospike.exception import ClusterChangeError, ParamError
 from aerospike_server import Cluster, connect
 
 from foldpoint.engine.aerospike import AerospikeStore
-from foldpoint.engine.aerospike_agreement import Agreement
-from foldpoint.engine.aerospike_client import TRANSIENT
-from foldpoint.engine.aerospike_errors import Refusal
+from foldpoint.engine.aerospike.agreement import Agreement
+from foldpoint.engine.aerospike.client import TRANSIENT
+from foldpoint.engine.aerospike.errors import Refusal
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import StoreUnavailable
 

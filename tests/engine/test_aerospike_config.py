@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foldpoint.engine.aerospike_config import LARGEST_PART, RECORD_OVERHEAD, examine, expires, largest_value
+from foldpoint.engine.aerospike.config import LARGEST_PART, RECORD_OVERHEAD, examine, expires, largest_value
 
 # As a node of a sound cluster reports itself.
 SOUND = {

@@ -16,8 +16,8 @@ from checkpoints import numbered, numbers
 
 from foldpoint import Engine, Settings
 from foldpoint.engine.aerospike import AerospikeStore
-from foldpoint.engine.aerospike_client import TRANSIENT
-from foldpoint.engine.aerospike_errors import FAILURES
+from foldpoint.engine.aerospike.client import TRANSIENT
+from foldpoint.engine.aerospike.errors import FAILURES
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import (
     RecordTooBig,

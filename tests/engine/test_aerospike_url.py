@@ -17,7 +17,7 @@ from aerospike_server import Cluster
 
 from foldpoint import FoldpointSaver
 from foldpoint.engine.aerospike import AerospikeStore
-from foldpoint.engine.aerospike_url import parse
+from foldpoint.engine.aerospike.url import parse
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.url import open_store
 from foldpoint.errors import StoreForbidden, StoreUnavailable

@@ -18,11 +18,10 @@ from pathlib import Path
 import pytest
 from forking import ended_well, forked
 
-from foldpoint.engine import sqlite_file as module
-from foldpoint.engine import sqlite_schema as schema
 from foldpoint.engine.records import HeadRecord
-from foldpoint.engine.sqlite import SqliteStore
-from foldpoint.engine.sqlite_errors import translate
+from foldpoint.engine.sqlite import SqliteStore, schema
+from foldpoint.engine.sqlite import file as module
+from foldpoint.engine.sqlite.errors import translate
 from foldpoint.errors import (
     StoreBusy,
     StoreFull,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
-from foldpoint.engine.memory import in_partition
-from foldpoint.engine.records import Capabilities, Finding, HeadRecord, RecordStore
+from foldpoint.engine.records import Capabilities, Finding, HeadRecord, RecordStore, in_partition
 
 _AT_ONCE = 512
 

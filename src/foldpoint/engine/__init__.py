@@ -4,5 +4,5 @@ Reading order: `records` (what is asked of a store), `keys`, `io` (sealed record
 and `view` (what a head says, and what a process knows), `fold` (what events add up to), `reading`, `sealing`, `log`
 (appending), `recovery` and `repair` (after a crash of the store), `history`, `engine`.
 
-Stores: `memory` (the reference), `sqlite` with its `sqlite_*`, `aerospike` with its `aerospike_*`; `url` opens them.
+Stores: `memory` (the reference), `sqlite`, `aerospike`; `url` opens them.
 """

@@ -1,21 +1,24 @@
-"""The store in memory: the readable reference for what `RecordStore` means. Nothing survives the process.
-
-The checks of arguments and the partitioning at the end are shared by the stores that hash keys themselves.
-"""
+"""The store in memory: the readable reference for what `RecordStore` means. Nothing survives the process."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Lock
 
 from foldpoint.engine.clock import SystemClock
 from foldpoint.engine.forks import forks
-from foldpoint.engine.records import Capabilities, Finding, HeadRecord
+from foldpoint.engine.records import (
+    MIB,
+    Capabilities,
+    Finding,
+    HeadRecord,
+    check_partition,
+    check_records,
+    check_swap,
+    check_ttl,
+    in_partition,
+)
 from foldpoint.errors import StoreUnavailable
-
-MIB = 1024 * 1024
-MAX_KEY = 64
 
 
 class MemoryStore:
@@ -152,42 +155,3 @@ class MemoryStore:
     def _live_head(self, key: bytes) -> HeadRecord | None:
         entry = self._heads.get(key)
         return entry[0] if entry and self._is_live(entry[1]) else None
-
-
-def check_records(records: Sequence[tuple[bytes, bytes]], max_record: int) -> None:
-    """ValueError for a key over 64 bytes or a value over `max_record`; checked before anything is written."""
-    for key, value in records:
-        _check_key(key)
-        if len(value) > max_record:
-            raise ValueError(f"record {key.hex()} has {len(value)} bytes, over the store's max_record of {max_record}")
-
-
-def check_swap(head: HeadRecord, expected: int | None) -> None:
-    """ValueError for a key over 64 bytes, or a revision that does not move."""
-    _check_key(head.key)
-    if head.revision == expected:
-        raise ValueError(f"head {head.key.hex()}: the new revision {expected} equals the expected one")
-
-
-def check_ttl(ttl: int | None) -> None:
-    """ValueError unless `ttl` is None or at least one second."""
-    if ttl is not None and ttl < 1:
-        raise ValueError(f"ttl is {ttl}: give whole seconds from 1, or None for records that never expire")
-
-
-def check_partition(partition: tuple[int, int]) -> None:
-    """ValueError unless `partition` is (i, n) with 0 <= i < n."""
-    index, count = partition
-    if not 0 <= index < count:
-        raise ValueError(f"partition is {partition}: give (i, n) with 0 <= i < n")
-
-
-def in_partition(key: bytes, partition: tuple[int, int]) -> bool:
-    """Whether `key` falls in share i of n: the same answer in every process and release."""
-    index, count = partition
-    return zlib.crc32(key) % count == index
-
-
-def _check_key(key: bytes) -> None:
-    if len(key) > MAX_KEY:
-        raise ValueError(f"key {key.hex()} has {len(key)} bytes; a store takes at most {MAX_KEY}")

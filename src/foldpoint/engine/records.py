@@ -8,13 +8,19 @@ No LangGraph type and no policy crosses this line. A store holds two kinds of re
 Every method may be called from any thread, and raises `StoreUnavailable` (or a subclass) when the store cannot
 serve it; nothing else leaves a backend. After an error the caller does not know whether a write was applied, and
 every write may simply be sent again.
+
+The functions at the end are for stores: what each of them refuses, and how one that hashes keys itself makes shares.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+MIB = 1024 * 1024
+MAX_KEY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +144,42 @@ class RecordStore(Protocol):
     def close(self) -> None:
         """Release connections. Idempotent; any later call raises StoreUnavailable."""
         ...
+
+
+def check_records(records: Sequence[tuple[bytes, bytes]], max_record: int) -> None:
+    """ValueError for a key over 64 bytes or a value over `max_record`; checked before anything is written."""
+    for key, value in records:
+        _check_key(key)
+        if len(value) > max_record:
+            raise ValueError(f"record {key.hex()} has {len(value)} bytes, over the store's max_record of {max_record}")
+
+
+def check_swap(head: HeadRecord, expected: int | None) -> None:
+    """ValueError for a key over 64 bytes, or a revision that does not move."""
+    _check_key(head.key)
+    if head.revision == expected:
+        raise ValueError(f"head {head.key.hex()}: the new revision {expected} equals the expected one")
+
+
+def check_ttl(ttl: int | None) -> None:
+    """ValueError unless `ttl` is None or at least one second."""
+    if ttl is not None and ttl < 1:
+        raise ValueError(f"ttl is {ttl}: give whole seconds from 1, or None for records that never expire")
+
+
+def check_partition(partition: tuple[int, int]) -> None:
+    """ValueError unless `partition` is (i, n) with 0 <= i < n."""
+    index, count = partition
+    if not 0 <= index < count:
+        raise ValueError(f"partition is {partition}: give (i, n) with 0 <= i < n")
+
+
+def in_partition(key: bytes, partition: tuple[int, int]) -> bool:
+    """Whether `key` falls in share i of n: the same answer in every process and release."""
+    index, count = partition
+    return zlib.crc32(key) % count == index
+
+
+def _check_key(key: bytes) -> None:
+    if len(key) > MAX_KEY:
+        raise ValueError(f"key {key.hex()} has {len(key)} bytes; a store takes at most {MAX_KEY}")

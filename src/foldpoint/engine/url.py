@@ -67,7 +67,7 @@ def _open_sqlite(url: str, create: bool, durable: bool) -> RecordStore:
 
 def _open_aerospike(url: str, settings: Settings) -> RecordStore:
     from foldpoint.engine.aerospike import AerospikeStore
-    from foldpoint.engine.aerospike_url import parse
+    from foldpoint.engine.aerospike.url import parse
 
     password, keyfile_pw = settings.aerospike_password, settings.aerospike_keyfile_pw
     arguments = parse(

@@ -19,8 +19,8 @@ from aerospike import exception as client_errors
 from aerospike_helpers import expressions
 from aerospike_helpers.operations import expression_operations
 
-from foldpoint.engine.aerospike_config import ask_node, ask_pairs
-from foldpoint.engine.aerospike_errors import CLUSTER_CHANGE, DROPPED, INVALID, NO_NODE, Refusal
+from foldpoint.engine.aerospike.config import ask_node, ask_pairs
+from foldpoint.engine.aerospike.errors import CLUSTER_CHANGE, DROPPED, INVALID, NO_NODE, Refusal
 
 APPLIED_AT = "at"
 _SHARE = 6

@@ -26,12 +26,19 @@ from aerospike_helpers import expressions
 from aerospike_helpers.batch.records import BatchRecords, Write
 from aerospike_helpers.operations import operations
 
-from foldpoint.engine import aerospike_client as link
-from foldpoint.engine.aerospike_client import Answer, Link, Policy, chunks, pieces
-from foldpoint.engine.aerospike_config import Settings, examine, expires, largest_value, read_settings
-from foldpoint.engine.aerospike_errors import KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, Refusal, verb
-from foldpoint.engine.memory import check_partition, check_records, check_swap, check_ttl
-from foldpoint.engine.records import Capabilities, Finding, HeadRecord
+from foldpoint.engine.aerospike import client as link
+from foldpoint.engine.aerospike.client import Answer, Link, Policy, chunks, pieces
+from foldpoint.engine.aerospike.config import Settings, examine, expires, largest_value, read_settings
+from foldpoint.engine.aerospike.errors import KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, Refusal, verb
+from foldpoint.engine.records import (
+    Capabilities,
+    Finding,
+    HeadRecord,
+    check_partition,
+    check_records,
+    check_swap,
+    check_ttl,
+)
 from foldpoint.errors import StoreBusy, StoreMismatch, StoreUnavailable
 
 VALUE, REVISION, THREAD, THREAD_HASH = "v", "rev", "thread", "thash"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from foldpoint.engine.memory import MIB
-from foldpoint.engine.sqlite_statements import scalar, when_free
+from foldpoint.engine.records import MIB
+from foldpoint.engine.sqlite.statements import scalar, when_free
 from foldpoint.errors import StoreMismatch, StoreUnavailable
 
 APPLICATION_ID = 0x464C4450  # "FLDP", written to disk

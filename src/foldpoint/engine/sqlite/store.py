@@ -1,6 +1,6 @@
 """The store in one SQLite file: several threads and several processes at once, durable when a call returns.
 
-Layout (the DDL is in `sqlite_schema`): a value that leaves at least four rows on a page lies in its row of `log`; a
+Layout (the DDL is in `schema`): a value that leaves at least four rows on a page lies in its row of `log`; a
 larger one lies in `large`, which packs pages to the last byte, and its row of `log` holds the rowid there.
 """
 
@@ -14,17 +14,19 @@ from itertools import islice
 from typing import Any
 
 from foldpoint.engine.clock import SystemClock
-from foldpoint.engine.memory import (
+from foldpoint.engine.records import (
     MIB,
+    Capabilities,
+    Finding,
+    HeadRecord,
     check_partition,
     check_records,
     check_swap,
     check_ttl,
     in_partition,
 )
-from foldpoint.engine.records import Capabilities, Finding, HeadRecord
-from foldpoint.engine.sqlite_file import SYNCHRONOUS, SqliteFile, absolute
-from foldpoint.engine.sqlite_schema import PAGE_SIZE
+from foldpoint.engine.sqlite.file import SYNCHRONOUS, SqliteFile, absolute
+from foldpoint.engine.sqlite.schema import PAGE_SIZE
 
 INLINE_BYTES = 476  # key and value together; a longer row would spill into an overflow page of its own
 TOUCHED = 4 * PAGE_SIZE  # bytes of pages that a small record changes, about

@@ -16,8 +16,8 @@ from aerospike_helpers.batch.records import BatchRecords, Write
 from aerospike_helpers.operations import expression_operations
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from foldpoint.engine.aerospike_agreement import APPLIED_AT, Agreement, ServerClock
-from foldpoint.engine.aerospike_errors import (
+from foldpoint.engine.aerospike.agreement import APPLIED_AT, Agreement, ServerClock
+from foldpoint.engine.aerospike.errors import (
     BATCH_FAILED,
     CLUSTER_CHANGE,
     LATE,

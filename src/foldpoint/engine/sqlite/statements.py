@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from foldpoint.engine.sqlite_errors import is_busy
+from foldpoint.engine.sqlite.errors import is_busy
 
 T = TypeVar("T")
 

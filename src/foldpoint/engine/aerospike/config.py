@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from foldpoint.engine.aerospike_errors import NO_ANSWER, NO_NODE, Refusal
+from foldpoint.engine.aerospike.errors import NO_ANSWER, NO_NODE, Refusal
 from foldpoint.engine.records import Finding
 from foldpoint.errors import StoreMismatch
 

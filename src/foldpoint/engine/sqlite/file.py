@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from foldpoint.engine.forks import forks
-from foldpoint.engine.memory import MIB
-from foldpoint.engine.sqlite_errors import translate
-from foldpoint.engine.sqlite_pool import Pool
-from foldpoint.engine.sqlite_schema import VACUUM_AT_COMMIT, VACUUM_ON_DEMAND, prepare
-from foldpoint.engine.sqlite_statements import done_when_free, scalar, wait_for_locks, when_free
+from foldpoint.engine.records import MIB
+from foldpoint.engine.sqlite.errors import translate
+from foldpoint.engine.sqlite.pool import Pool
+from foldpoint.engine.sqlite.schema import VACUUM_AT_COMMIT, VACUUM_ON_DEMAND, prepare
+from foldpoint.engine.sqlite.statements import done_when_free, scalar, wait_for_locks, when_free
 from foldpoint.errors import StoreBusy, StoreUnavailable
 
 MAX_CONNECTIONS = 8
