@@ -40,10 +40,8 @@ class Settings(BaseSettings):
     window: Annotated[int, Field(ge=2, le=1024)] = Field(
         64, description="events after the last sealed segment before a writer seals"
     )
-    snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        None,
-        description="a snapshot is taken when the log since the last one reaches this share of its size; by default a "
-        "quarter, and a tenth where the one before goes at once (SQLite)",
+    snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
+        0.1, description="a snapshot is taken when the log since the last one reaches this share of its size"
     )
     grace: Annotated[float, Field(ge=0)] = Field(
         600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it"
@@ -55,7 +53,7 @@ class Settings(BaseSettings):
     )
     compression_level: Annotated[int, Field(ge=1, le=22)] = Field(3, description="zstd level of single events")
     segment_level: Annotated[int, Field(ge=1, le=22)] = Field(
-        9, description="zstd level of segments, and of snapshots but those that the next one replaces at once"
+        9, description="zstd level of segments, and of snapshots that stay"
     )
     fast_encoding: bool = Field(
         True, description="serialize messages, and find those that did not change, without pydantic; same bytes"

@@ -20,7 +20,7 @@ from streams import STREAMS, Nodes, Stream, large, merge_early, with_levels, you
 from foldpoint import Engine, Settings
 from foldpoint.codecs import envelope
 from foldpoint.codecs.event import encode_checkpoint
-from foldpoint.codecs.segment import encode_segment
+from foldpoint.codecs.segment import encode_segment, encode_snapshot
 from foldpoint.compaction import rewrite_thread, sweep, upkeep
 from foldpoint.compaction.policy import DropAll
 from foldpoint.compaction.verify import verify, verify_stream
@@ -28,6 +28,7 @@ from foldpoint.engine import io as records_io
 from foldpoint.engine import keys, repair
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
+from foldpoint.engine.snapshot import snapshot_events
 from foldpoint.errors import CorruptRecord, LostRecord, StoreBusy, StrayRecord
 
 
@@ -226,6 +227,56 @@ def test_two_who_restore_a_sealed_snapshot_at_once_leave_one_in_one_piece(
     assert not other
     assert [entry.state() for entry in sealed(stream.store, stream).history("t", "")] == expected
     assert verify_stream(sealed(stream.store, stream), "t", "").findings == ()
+
+
+@pytest.mark.parametrize("max_record", [1 << 20, 600], ids=["one record", "parts"])
+def test_an_older_head_that_a_crash_brought_back_reads_what_its_emptied_snapshot_held(max_record: int) -> None:
+    stream = Stream(max_record=max_record)
+    heads = []
+    for n in range(40):
+        stream.put(n, n + 1, big=noise(n // 4))
+        heads.append({**stream.store._heads})
+
+    def checkpoints() -> list[object]:
+        return [one[:3] for one in stream.contents()]  # type: ignore[index]
+
+    expected = checkpoints()
+    emptied = 0
+    for before in reversed(heads):
+        stream.store._heads = {**before}
+        head = next(stream.engine.heads("t"))
+        if head.snapshot is None:
+            break
+        emptied += stream.store.get_many(keys.snapshot_parts(head.epoch, head.snapshot))[0] == b""
+        found = checkpoints()  # of what was sealed later as much as the window holds
+        assert found == expected[-len(found) :]
+        assert len(found) > head.sealed / 3
+    assert emptied >= 5
+    stream.engine = stream.fresh()
+    stream.put(40, 60)
+    assert checkpoints()[20:] == expected
+    assert verify_stream(stream.fresh(), "t", "").findings == ()
+
+
+def test_what_a_sealer_that_was_held_up_puts_is_not_taken_for_the_snapshot_that_is_restored() -> None:
+    stream = Stream()
+    stream.put(0, 10, big=noise(1))
+    earlier = stream.engine.reader("t", "")
+    earlier.load()
+    assert earlier.view is not None
+    late = encode_snapshot(snapshot_events(earlier.view.slice, earlier.view.head.sealed))
+    stream.put(10, 20, big=noise(2))
+    head = next(stream.engine.heads("t"))
+    assert head.snapshot is not None
+    [key] = keys.snapshot_parts(head.epoch, head.snapshot)
+    expected = stream.contents()
+    io = stream.engine.io
+    late_part = io.seal_part(key, io.seal(key, envelope.SNAPSHOT, *envelope.deflate(late, 1)))
+    stream.store.empty_many([key])
+    seam = Interrupted(stream.store)
+    seam.before["create"] = lambda: stream.store.create([(key, late_part)], ttl=None)
+    assert len([*stream.fresh(seam).history("t", "")]) == len(expected)  # type: ignore[arg-type]
+    assert stream.contents() == expected
 
 
 def test_a_restored_snapshot_lies_in_the_parts_that_its_head_names_whatever_its_size() -> None:

@@ -95,28 +95,40 @@ def test_a_snapshot_of_an_idle_thread_is_made_smaller() -> None:
 
 
 class Unordered(MemoryStore):
-    """As a cluster, whose crashes need not keep the order of writes: what is superseded stays for the grace."""
+    """As a cluster, whose crashes need not keep the order of writes: what is superseded mostly stays for the grace."""
 
     @property
     def capabilities(self) -> Capabilities:
         return replace(super().capabilities, ordered=False)
 
 
-def snapshots(store: MemoryStore, ratio: float | None) -> int:
-    """How many are taken of a thread whose segments weigh a twentieth of a snapshot."""
-    engine = Engine(store, Settings(window=4, snapshot_ratio=ratio))
+def with_snapshots(store: MemoryStore, **settings: float) -> Engine:
+    """Of a thread whose segments weigh a twentieth of a snapshot, which takes several records."""
+    engine = Engine(store, Settings(window=4, **settings))
     state = random.Random(0).randbytes(40_000).hex()
     for n in range(200):
         engine.put("t", "", numbered(n, large=state, small=random.Random(n).randbytes(500).hex()))
+    return engine
+
+
+def test_snapshots_are_as_frequent_as_their_ratio_says() -> None:
+    [often] = with_snapshots(MemoryStore()).heads("t")
+    [seldom] = with_snapshots(MemoryStore(), snapshot_ratio=0.25).heads("t")
+    assert often.snapshots >= 2 * seldom.snapshots >= 2
+
+
+def test_of_a_snapshot_that_was_replaced_only_the_number_stays_where_a_crash_may_bring_its_head_back() -> None:
+    store = Unordered(max_record=10_000)
+    engine = with_snapshots(store)
     [head] = engine.heads("t")
-    return head.snapshots
-
-
-def test_snapshots_are_frequent_where_the_one_before_goes_at_once_unless_a_ratio_is_given() -> None:
-    sparse, frequent = snapshots(Unordered(), None), snapshots(MemoryStore(), None)
-    assert sparse * 2 <= frequent
-    assert snapshots(MemoryStore(), 0.25) * 2 <= frequent
-    assert snapshots(Unordered(), 0.1) >= 2 * sparse
+    assert head.snapshot is not None
+    assert head.snapshot.parts > 1
+    assert head.cleaned.snapshots == 0
+    stored = [key for key in store._log if keys.kind_of(key) in (b"p", b"k")]
+    assert {int.from_bytes(key[17:21], "big") for key in stored} == set(range(1, head.snapshots + 1))
+    held = [key for key in stored if keys.kind_of(key) == b"p" and store.get_many([key]) != [b""]]
+    assert sorted(held) == ([] if head.snapshot.kept else keys.snapshot_parts(head.epoch, head.snapshot))
+    assert numbers(Engine(store)) == [*reversed(range(200))]
 
 
 # -- what is too large to be read as a whole ---------------------------------------------------------------------------

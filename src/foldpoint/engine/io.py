@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from foldpoint.codecs import envelope
 from foldpoint.codecs.envelope import PART, PARTS, Cipher, Opened
+from foldpoint.codecs.segment import SnapshotRef
 from foldpoint.codecs.wire import Malformed, pack, unpack
 from foldpoint.engine import keys
 from foldpoint.engine.records import RecordStore
@@ -163,6 +164,13 @@ class RecordIO:
             raise LostRecord(key, f"{len(lost)} of its {len(parts)} parts are missing, although the log needs them")
         return None if lost else b"".join(self.part(part, record) for part, record in parts)
 
+    def empty_snapshot(self, epoch: bytes, ref: SnapshotRef) -> None:
+        """Keep nothing of it but its number, which stays taken."""
+        first, *others = keys.snapshot_parts(epoch, ref)
+        self.store.empty_many([first])
+        # From the last to the first, so that a removal that is broken off is found and finished.
+        self.store.remove_many(others[::-1])
+
     def remove_incomplete(self, wanted: Sequence[bytes]) -> None:
         """Remove those of the records under `wanted` that have lost a part, with the parts that are left."""
         for key in wanted:
@@ -190,8 +198,9 @@ class RecordIO:
 
     def part(self, key: bytes, record: bytes | None) -> bytes:
         """A piece of a sealed record. Pieces are not sealed again."""
-        if record is None:
-            raise LostRecord(key, "missing, although it is a part of a record that the log needs")
+        if not record:
+            state = "missing" if record is None else "empty"
+            raise LostRecord(key, f"{state}, although it is a part of a record that the log needs")
         try:
             return envelope.open_record(key, record, kinds=(PART,)).content
         except envelope.Unsupported as error:

@@ -342,6 +342,7 @@ class Log:
             if revision := self.swap(sealed.head, view.revision):
                 self.view = replace(sealed, revision=revision)
                 self.metrics.add(seals=1)
+                self._empty_replaced(view.head, sealed.head)
                 if until_room or self.view.tail == 0:
                     return True
                 continue  # there was more than one segment may hold
@@ -362,6 +363,17 @@ class Log:
             parts = keys.snapshot_parts(lost.epoch, lost.snapshot)
             self.io.store.remove_many(parts[1:])
             self.io.store.remove_many(parts[:1])
+
+    def _empty_replaced(self, before: Head, now: Head) -> None:
+        """Where what is superseded stays for the grace, keep of the snapshot that another one replaced but its number.
+
+        A head that a crash brings back may name it: then it is restored from the log, which stays. Its number must stay
+        taken, or a sealer that was held up could put what that head would take for its own.
+        """
+        replaced = before.snapshot
+        if replaced in (None, now.snapshot) or replaced.kept or self.io.store.capabilities.ordered:
+            return
+        self.io.empty_snapshot(before.epoch, replaced)
 
     def fill(self, view: View, last: int) -> None:
         """Take every free sequence number up to `last`, so that a writer that was held up moves on."""

@@ -205,7 +205,7 @@ class Reader:
     ) -> Slice:
         if ref is None:
             return Slice(layout.epoch)
-        again = partial(self._open_snapshot, layout.epoch, ref, parts)
+        again = partial(self.snapshot, keys.snapshot_parts(layout.epoch, ref), parts)
         try:
             return Slice(
                 layout.epoch,
@@ -217,11 +217,9 @@ class Reader:
         except Malformed as error:
             raise CorruptRecord(keys.snapshot_parts(layout.epoch, ref)[0], str(error)) from error
 
-    def _open_snapshot(self, epoch: bytes, ref: SnapshotRef, parts: list[bytes | None]) -> list[Told]:
-        part_keys = keys.snapshot_parts(epoch, ref)
-        record = b""
-        for key, part in zip(part_keys, parts, strict=True):
-            record += self.io.part(key, part)
+    def snapshot(self, part_keys: list[bytes], parts: list[bytes | None]) -> list[Told]:
+        """What the parts of a snapshot hold."""
+        record = b"".join(self.io.part(key, part) for key, part in zip(part_keys, parts, strict=True))
         try:
             return decode_snapshot(self.io.inflate(part_keys[0], record, SNAPSHOT))
         except Malformed as error:

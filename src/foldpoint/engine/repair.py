@@ -20,7 +20,6 @@ from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment, encode_snapshot, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
-from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 from foldpoint.engine.sealing import segment_of
@@ -48,7 +47,7 @@ def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) ->
     if key not in dict(records):
         return False  # two name it, and not as the same
     if _is_snapshot(key):
-        restored = [key] if _write_in_one_piece(reader.io, records, head.record_ttl) else []
+        restored = [key] if _write_in_one_piece(reader, records, head.record_ttl) else []
     else:
         written = [one for one, _ in records]
         if replace:
@@ -61,30 +60,30 @@ def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) ->
     return True
 
 
-def _write_in_one_piece(io: RecordIO, records: Records, ttl: int | None) -> bool:
+def _write_in_one_piece(reader: Reader, records: Records, ttl: int | None) -> bool:
     """Put the parts of a snapshot in the place of what is there; whether these ones stayed.
 
     Hazard: sealed twice they differ. Of two that do this at once one must find its own, and nothing of the other's.
     """
-    part_keys, parts = [key for key, _ in records], [part for _, part in records]
+    store, part_keys, parts = reader.io.store, [key for key, _ in records], [part for _, part in records]
     for attempt in range(_TURNS):
         time.sleep(random.uniform(0, _PAUSE) * min(attempt, 10))
-        if attempt and None not in (found := io.store.get_many(part_keys)) and _is_snapshot_of(io, part_keys, found):
+        if attempt and _hold_the_same(reader, part_keys, store.get_many(part_keys), parts):
             return False  # another's
-        io.store.remove_many(part_keys)
-        io.store.create(records, ttl=ttl)
-        if io.store.get_many(part_keys) == parts:
+        store.remove_many(part_keys)
+        store.create(records, ttl=ttl)
+        if store.get_many(part_keys) == parts:
             return True
     return False
 
 
-def _is_snapshot_of(io: RecordIO, part_keys: list[bytes], parts: list[bytes | None]) -> bool:
+def _hold_the_same(reader: Reader, part_keys: list[bytes], found: list[bytes | None], parts: list[bytes]) -> bool:
+    """Whether what was found is the same snapshot: a sealer that was held up may have put one under this number."""
     try:
-        record = b"".join(io.part(key, part) for key, part in zip(part_keys, parts, strict=True))
-        io.inflate(part_keys[0], record, SNAPSHOT)
+        there, wanted = reader.snapshot(part_keys, found), reader.snapshot(part_keys, [*parts])
     except CorruptRecord:
         return False
-    return True
+    return [(told.seq, told.check) for told in there] == [(told.seq, told.check) for told in wanted]
 
 
 def _is_snapshot(key: bytes) -> bool:

@@ -34,9 +34,6 @@ MAX_SEGMENTS = 16
 """A snapshot is due after this many segments, whatever they weigh."""
 KEPT_RATIO = 8
 """A snapshot is kept for reading history when the log since the last kept one outweighs it by this factor."""
-SPARSE, FREQUENT = 0.25, 0.1
-"""Of a snapshot's size: how much log is a reason for the next one, where the one before stays for the grace, and where
-it goes at once."""
 MOST_SEALED = 64 << 20
 """Bytes of payloads that go into one segment, which is read and decompressed as a whole; of one event at least."""
 _ATTEMPTS = 64
@@ -50,9 +47,6 @@ class Sealer:
         self.io = reader.io
         self.settings = settings
         self.clock = clock
-        at_once = self.io.store.capabilities.ordered
-        self._ratio = settings.snapshot_ratio or (FREQUENT if at_once else SPARSE)
-        self._snapshot_level = settings.compression_level if at_once else settings.segment_level
 
     def advance(self, view: View, *, idle: bool = False) -> View:
         """Write the segment that follows `sealed`, and a snapshot if one is due: the view once its head is swapped.
@@ -112,7 +106,7 @@ class Sealer:
     def _snapshot_due(self, head: Head) -> bool:
         """Whether the log since the last snapshot weighs enough; without one, more than what it would take to read."""
         since = head.segments - (head.snapshot.segments if head.snapshot else 0)
-        weight = self._ratio + (0 if head.snapshot else 1)
+        weight = self.settings.snapshot_ratio + (0 if head.snapshot else 1)
         return since > MAX_SEGMENTS or head.logged >= weight * head.snapshot_bytes
 
     def _snapshot(self, head: Head, view: View, idle: bool) -> tuple[Head, Slice]:
@@ -121,7 +115,7 @@ class Sealer:
         content = encode_snapshot(snapshot)
         if len(content) > MAX_PAYLOAD:
             return head, view.slice  # nobody could read it
-        codec, body = deflate(content, self.settings.segment_level if idle else self._snapshot_level)
+        codec, body = deflate(content, self.settings.segment_level if idle else self.settings.compression_level)
         if head.snapshot is None and not self._snapshot_due(replace(head, snapshot_bytes=len(body))):
             return replace(head, snapshot_bytes=len(body)), view.slice
         kept = head.kept_logged >= KEPT_RATIO * len(body)
