@@ -11,6 +11,11 @@ class FoldpointError(Exception):
     """Base class of everything below."""
 
 
+def said(error: FoldpointError) -> str:
+    """What an error says, with its notes, in one line."""
+    return "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
+
+
 class RecordError(FoldpointError):
     """A stored record cannot be used. `key` is the record's key, in hex in the message; a note names the thread."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sqlite3
@@ -174,13 +175,30 @@ def test_a_wrong_setting_names_its_variable(url: str) -> None:
     assert "FOLDPOINT_GRACE" in result.stderr
 
 
-def test_a_damaged_record_is_named(url: str, tmp_path: Path) -> None:
+def test_a_damaged_head_is_named_with_its_thread_and_hides_no_other_thread(url: str, tmp_path: Path) -> None:
+    threads = [row["thread_id"] for row in rows(run("threads", "--url", url, "--json"))]
     with sqlite3.connect(tmp_path / "store.db") as database:
-        database.execute("UPDATE heads SET value = substr(value, 1, length(value) - 3)")
+        database.execute("UPDATE heads SET value = substr(value, 1, length(value) - 3) WHERE thread = ?", (b"user-2",))
     database.close()
-    result = run("threads", "--url", url)
+    for command in ("threads", "stats"):
+        result = run(command, "--url", url, "--json")
+        assert result.exit_code == 2
+        assert re.match(r"record [0-9a-f]{40}: head: checksum .*; thread 'user-2': ", result.stderr)
+        assert "Error: left out a stream whose head cannot be read" in result.stderr
+        told = [json.loads(line) for line in result.stdout.splitlines()]
+        if command == "threads":
+            assert [row["thread_id"] for row in told] == [thread for thread in threads if thread != "user-2"]
+        else:
+            assert told[0]["threads"] == len(threads) - 1
+    result = run("verify", "--url", url, "--json")
     assert result.exit_code == 2
-    assert re.match(r"Error: record [0-9a-f]{40}: ", result.stderr)
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {row["thread_id"] for row in told} == {*threads}
+    [(ill, [finding])] = [(row["thread_id"], row["findings"]) for row in told if row["findings"]]
+    assert (ill, finding["invariant"]) == ("user-2", 13)
+    result = run("sweep", "--url", url)
+    assert result.exit_code == 2
+    assert "thread 'user-2'" in result.stderr
 
 
 @pytest.mark.parametrize("call", [[], *([name] for name in COMMANDS)], ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ from commands import HOSTILE, fill, rows, run
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from foldpoint import FoldpointSaver
-from foldpoint.compaction.job import SHARES
+from foldpoint.compaction.job import SHARES, Journal
 
 
 def streams(result: Result) -> dict[tuple[str, str], dict[str, Any]]:
@@ -243,14 +244,58 @@ def test_a_damaged_thread_is_named_and_the_others_are_compacted(url: str, tmp_pa
     assert failed["thread_id"] == "user-2"
 
 
-def test_workers_that_cannot_open_the_store_end_the_command(url: str, tmp_path: Path) -> None:
-    """The damaged head lies where the workers look, not where this process does."""
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_damaged_head_holds_up_no_other_thread(url: str, tmp_path: Path, workers: str) -> None:
     with sqlite3.connect(tmp_path / "store.db") as database:
-        database.execute("UPDATE heads SET value = substr(value, 1, length(value) - 3)")
+        database.execute("UPDATE heads SET value = substr(value, 1, length(value) - 3) WHERE thread = ?", (b"user-2",))
     database.close()
-    result = run("compact", "--url", url, "--all", "--workers", "2", "--json")
+    result = run("compact", "--url", url, "--all", "--workers", workers, "--json")
     assert result.exit_code == 2
-    assert "record " in result.stderr
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    [(ill, why)] = [(row["thread_id"], row["failure"]) for row in told if row.get("failure")]
+    assert ill == "user-2"
+    assert "head: checksum does not match" in why
+    assert told[-1]["summary"]["failed"] == 1
+    assert told[-1]["summary"]["streams"] == len(told) - 2 > 1
+
+
+def test_workers_that_cannot_open_a_store_end_the_command(url: str, tmp_path: Path) -> None:
+    """The archive is opened where the workers are, not where this process is."""
+    archive = f"sqlite:///{tmp_path}/no/such.db"
+    result = run(
+        "compact", "--url", url, "--all", "--workers", "2", "--json", "--purge-idle", "1s", "--export-to", archive
+    )
+    assert result.exit_code == 2
+    assert "such.db" in result.stderr
+
+
+def test_an_empty_prefix_is_not_taken_for_all_threads(url: str) -> None:
+    result = run("compact", "--url", url, "--prefix", "", "--purge-idle", "1s")
+    assert result.exit_code == 2
+    assert "for all threads say --all" in result.stderr
+
+
+def test_what_is_done_for_a_password_in_an_archive_shows_it_nowhere(url: str) -> None:
+    archive = "aerospike://user:s3cret@127.0.0.1:1/archive"
+    for more in (["--dry-run"], ["--dry-run", "--json"], ["--keep-last", "x"]):
+        result = run("compact", "--url", url, "--all", "--purge-idle", "0s", "--export-to", archive, *more)
+        assert "s3cret" not in result.output
+
+
+def test_a_resume_file_that_cannot_be_written_any_more_ends_the_command_in_one_line(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    finish = Journal.finish
+
+    def gone(journal: Journal, share: int) -> None:
+        shutil.rmtree(tmp_path / "jobs", ignore_errors=True)
+        finish(journal, share)
+
+    monkeypatch.setattr(Journal, "finish", gone)
+    result = run("compact", "--url", url, "--all", "--resume", str(tmp_path / "jobs" / "job.json"))
+    assert result.exit_code == 1
+    assert "job.json: No such file or directory; give another" in result.stderr
 
 
 def test_an_encrypted_store_wants_its_key(tmp_path: Path) -> None:

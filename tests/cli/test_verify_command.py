@@ -70,6 +70,13 @@ def test_what_stays_as_it_is_is_said_and_is_no_success(damaged: str, tmp_path: P
     assert "thread 'ill', namespace '' stays as it is: the quarantine holds it as it once was" in result.stderr
 
 
+def test_a_quarantine_that_does_not_outlive_the_command_is_refused(damaged: str) -> None:
+    result = run("verify", "--url", damaged, "--repair", "--quarantine", "memory:")
+    assert result.exit_code == 1
+    assert "expected the URL of a store that lasts" in result.stderr
+    assert run("verify", "--url", damaged).exit_code == 2
+
+
 def test_quarantine_needs_repair(damaged: str, tmp_path: Path) -> None:
     result = run("verify", "--url", damaged, "--quarantine", f"sqlite:///{tmp_path}/lost.db")
     assert result.exit_code == 2

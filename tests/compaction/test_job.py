@@ -44,7 +44,7 @@ def test_the_shares_together_have_every_stream_once(engine: Engine) -> None:
     expected = sorted((head.thread_id, head.namespace) for head in engine.heads())
     found = [outcome.report for share in range(SHARES) for outcome in outcomes(Job(), engine, range(share, share + 1))]
     assert sorted((report.thread_id, report.namespace) for report in found if report) == expected
-    assert sum(1 for _ in Job().heads(engine)) == len(expected)
+    assert sum(1 for _ in Job().streams(engine)) == len(expected)
 
 
 def test_the_streams_of_a_thread_come_together(engine: Engine) -> None:

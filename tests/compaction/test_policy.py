@@ -26,16 +26,15 @@ from foldpoint.compaction import KeepLast, Policies, Retention
         ("1.5h", 5_400),
         ("P30D", 30 * 86_400),
         ("PT12H30M", 45_000),
-        (3600, 3_600),
         (timedelta(hours=1), 3_600),
         ("0s", 0),
     ],
 )
-def test_a_length_of_time_is_spelled_short_as_iso_8601_or_in_seconds(given: Any, seconds: int) -> None:
+def test_a_length_of_time_is_spelled_short_or_as_iso_8601(given: Any, seconds: int) -> None:
     assert Retention(keep_newer_than=given).keep_newer_than == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("given", ["", "d", "30x", "-1d", "12h 1d", "soon", -5, "\u0663d"])
+@pytest.mark.parametrize("given", ["", "d", "30x", "-1d", "12h 1d", "soon", -5, 30, 30.0, True, "30", "\u0663d"])
 def test_what_is_no_length_of_time_is_refused(given: Any) -> None:
     with pytest.raises(ValidationError):
         Retention(keep_newer_than=given)
@@ -110,7 +109,12 @@ def test_the_order_of_entries_and_an_empty_prefix_do_not_matter() -> None:
     [
         ("a.toml", "[[threads]]\nkeep_last = 1\n", "threads.0.prefix: Field required"),
         ("a.toml", "[default]\nkeep_last = 0\nkeep_newer_than = 'soon'\n", "default.keep_newer_than: "),
-        ("a.json", json.dumps({"defaults": {}}), "defaults: Extra inputs are not permitted"),
+        ("a.json", json.dumps({"defaults": {}}), "defaults: there is no such rule, or not there"),
+        ("a.toml", "keep_last = 3\n", "keep_last: there is no such rule, or not there: rules stand under [default]"),
+        ("a.toml", "[default]\nkeep_last = true\n", "default.keep_last: give a number"),
+        ("a.toml", "[default]\nkeep_newer_than = 30\n", "default.keep_newer_than: give a unit, such as 30d or 30s"),
+        ("a.toml", "[default]\nkeep_with_metadata = ['']\n", "default.keep_with_metadata.0: "),
+        ("a.toml", "[[threads]]\nprefix = 'a'\n" * 2, "policy: two entries have the prefix 'a'"),
         ("a.json", "{", "not JSON"),
         ("a.toml", "[", "not TOML"),
     ],
@@ -128,7 +132,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
         Policies.load(Path("nowhere.toml"))
 
 
-@pytest.mark.parametrize("count", [0, -1, "3"])
+@pytest.mark.parametrize("count", [0, -1, "3", True])
 def test_keeping_none_is_refused(count: Any) -> None:
     with pytest.raises(ValueError, match="keep_last must be a whole number"):
         KeepLast(count)

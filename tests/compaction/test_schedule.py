@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -145,3 +146,17 @@ def test_it_follows_the_serializer_of_its_saver() -> None:
 def test_a_policy_file_that_is_wrong_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="policy file"):
         FoldpointSaver.from_conn_string("memory:", compact_every=1, policy=tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize("every", [0, -5, "3600", True, math.inf, math.nan])
+def test_an_interval_that_is_none_is_refused_at_once(every: Any) -> None:
+    for name in ("compact_every", "sweep_every"):
+        with pytest.raises(ValueError, match="expected seconds above 0, got"):
+            Schedule(Engine(MemoryStore()), **{name: every})
+
+
+def test_something_else_than_an_engine_or_policies_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"expected an Engine, such as saver\.engine, got str"):
+        Schedule("memory:")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"expected Policies\(default=…, threads=…\), got Retention"):
+        Schedule(Engine(MemoryStore()), Retention(keep_last=1))  # type: ignore[arg-type]

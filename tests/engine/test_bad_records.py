@@ -12,6 +12,7 @@ from checkpoints import id_of, numbered, numbers, value, write
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from foldpoint import Engine, Settings
+from foldpoint.codecs import envelope
 from foldpoint.codecs.envelope import Cipher
 from foldpoint.codecs.model import Write
 from foldpoint.compaction import upkeep
@@ -95,7 +96,12 @@ def test_a_missing_segment_is_named_where_its_events_are_gone_too(store: Damaged
 @pytest.mark.parametrize("kind", ["e", "s", "p"])
 def test_a_record_of_a_newer_format_says_to_upgrade(store: Damaged, kind: str) -> None:
     key = needed(store, kind)
-    store.damage(key, lambda record: bytes([record[0] + 1]) + record[1:])
+
+    def newer(record: bytes) -> bytes:
+        start = bytes([record[0] + 1, record[1]])
+        return start + envelope._checksum(key, start, record[6:]) + record[6:]
+
+    store.damage(key, newer)
     with pytest.raises(UnsupportedFormat, match="upgrade") as caught:
         numbers(Engine(store))
     assert caught.value.key == key

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from foldpoint.cli.failure import said
 from foldpoint.cli.output import printable
 from foldpoint.compaction.selection import made_at
 from foldpoint.engine.engine import Engine, ThreadInfo
-from foldpoint.errors import RecordError
+from foldpoint.errors import RecordError, said
 
 age_option = click.option("--age", is_flag=True, help="Also how old threads are; reads the newest checkpoint of each.")
 

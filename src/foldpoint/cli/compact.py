@@ -108,6 +108,8 @@ def command(
     """
     if (thread is not None) + (prefix is not None) + every != 1:
         raise click.UsageError("Say what to compact: one of --thread T, --prefix P and --all.")
+    if prefix == "":
+        raise click.UsageError("--prefix is empty: for all threads say --all.")
     if resume is not None and (dry_run or thread is not None):
         raise click.UsageError("--resume is for jobs of many threads that do something.")
     if reseal and dry_run:
@@ -137,7 +139,8 @@ def command(
         raise SystemExit(128 + signal.Signals[summary.stopped])
     if summary.failed:
         threads = "1 thread" if summary.failed == 1 else f"{summary.failed:,} threads"
-        raise Unusable(f"{threads} could not be compacted; {summary.streams:,} other streams were")
+        others = f"; {summary.streams:,} other streams were" if summary.streams else ""
+        raise Unusable(f"{threads} could not be compacted{others}")
 
 
 @dataclass(slots=True)
@@ -205,7 +208,7 @@ def _run(job: Job, engine: Engine, opened: Opened, workers: int, journal: Journa
     shares = journal.remaining if journal else [*range(job.shares)]
     started, summary = time.monotonic(), Summary()
     visible = shows_progress() and not as_json
-    total = sum(1 for _ in job.heads(engine)) if visible else 0
+    total = sum(1 for _ in job.streams(engine)) if visible else 0
     done = round(total * (1 - len(shares) / job.shares))
     with stopping("stopping after the present thread") as stop, progress("streams", total, done, visible) as bar:
         for message in _messages(job, engine, opened, workers, shares, stop):

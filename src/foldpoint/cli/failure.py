@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from foldpoint.errors import FoldpointError
+from foldpoint.errors import FoldpointError, said
 
 
 class Refused(click.ClickException):
@@ -23,11 +23,6 @@ class Unusable(Refused):
     """The store, or a record in it, cannot be used."""
 
     exit_code = 2
-
-
-def said(error: FoldpointError) -> str:
-    """What an error says, with its notes."""
-    return "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
 
 
 @contextmanager

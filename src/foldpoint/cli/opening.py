@@ -7,9 +7,12 @@ from contextlib import contextmanager
 
 import click
 
-from foldpoint.cli.failure import Refused
-from foldpoint.engine.engine import Engine
+from foldpoint.cli.failure import Refused, Unusable
+from foldpoint.cli.output import printable
+from foldpoint.engine import keys
+from foldpoint.engine.engine import Engine, Unread
 from foldpoint.engine.url import open_store
+from foldpoint.errors import RecordError, said
 from foldpoint.langgraph_adapter.key import cipher_of
 from foldpoint.settings import Settings, load_settings
 
@@ -38,9 +41,24 @@ def open_engine(url: str | None) -> Iterator[Engine]:
         store.close()
 
 
+@contextmanager
+def unreadable() -> Iterator[Unread]:
+    """Hears of heads that cannot be read: each is said, and when the rest is done the command fails."""
+    count = 0
+
+    def hear(thread_id: str, error: RecordError) -> None:
+        nonlocal count
+        count += 1
+        click.echo(printable(said(error)), err=True)
+
+    yield hear
+    if count:
+        raise Unusable(f"left out {'a stream' if count == 1 else f'{count:,} streams'} whose head cannot be read")
+
+
 def require_thread(engine: Engine, thread: str) -> None:
     """Refuse a thread of which the store knows nothing: its id may be mistyped."""
-    if next(engine.all_heads(thread), None) is None:
+    if next(engine.store.heads(keys.text(thread)), None) is None:
         raise no_thread(thread)
 
 

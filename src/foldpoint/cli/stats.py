@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from foldpoint.cli.ages import age_option, last_made
-from foldpoint.cli.opening import json_option, no_thread, open_engine, url_option
+from foldpoint.cli.opening import json_option, no_thread, open_engine, unreadable, url_option
 from foldpoint.cli.output import print_rows
 from foldpoint.engine.engine import Engine, ThreadInfo
 
@@ -34,12 +34,11 @@ def command(url: str | None, thread: str | None, age: bool, as_json: bool) -> No
 
     With --age also how many threads got their newest checkpoint more than 1, 7, 30 and 90 days ago.
     """
-    with open_engine(url) as engine:
-        infos = (info for info in engine.threads(thread or "") if thread in (None, info.thread_id))
-        totals = _sum(engine, infos, age)
-    if thread is not None and not totals["threads"]:
-        raise no_thread(thread)
-    print_rows([totals], as_json=as_json)
+    with open_engine(url) as engine, unreadable() as unread:
+        totals = _sum(engine, engine.threads(thread_id=thread, unread=unread), age)
+        if thread is not None and not totals["threads"]:
+            raise no_thread(thread)
+        print_rows([totals], as_json=as_json)
 
 
 def _sum(engine: Engine, infos: Iterator[ThreadInfo], age: bool) -> dict[str, int]:

@@ -8,7 +8,7 @@ from itertools import islice
 import click
 
 from foldpoint.cli.ages import age_of, age_option
-from foldpoint.cli.opening import json_option, open_engine, url_option
+from foldpoint.cli.opening import json_option, open_engine, unreadable, url_option
 from foldpoint.cli.output import print_rows
 
 EXAMPLES = """
@@ -32,7 +32,7 @@ def command(url: str | None, prefix: str, limit: int | None, age: bool, as_json:
     For each thread: its namespaces, the events in its sealed segments, their number and bytes, and the bytes of the
     snapshots that it is resumed from; with --age also when its newest checkpoint was made.
     """
-    with open_engine(url) as engine:
-        infos = islice(engine.threads(prefix), limit)
+    with open_engine(url) as engine, unreadable() as unread:
+        infos = islice(engine.threads(prefix, unread=unread), limit)
         rows = (asdict(info) | (age_of(engine, info, as_json) if age else {}) for info in infos)
         print_rows(rows, as_json=as_json, nothing="No threads.")

@@ -114,8 +114,6 @@ def open_record(
         raise Malformed(f"truncated to {len(record)} bytes")
     start, content = record[:2], record[_PREFIX:]
     if record[2:_PREFIX] != _checksum(key, start, content):
-        if record[0] != FORMAT:
-            raise Unsupported(f"format {record[0]}, this version reads {FORMAT}; upgrade foldpoint to read it")
         raise Malformed("checksum does not match: the record is damaged or stands under a key it was not written for")
     if record[0] != FORMAT:
         raise Unsupported(f"format {record[0]}, this version reads {FORMAT}; upgrade foldpoint to read it")

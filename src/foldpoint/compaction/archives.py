@@ -9,7 +9,7 @@ from types import TracebackType
 
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.records import RecordStore
-from foldpoint.engine.url import open_store, without_secrets
+from foldpoint.engine.url import LASTING, open_store, without_secrets
 
 _PROBE = b"foldpoint probes"
 """Stands where other keys have their epoch."""
@@ -27,8 +27,8 @@ class Archives:
         self._lock = Lock()
 
     def open(self, url: str) -> Engine:
-        """Raises ValueError for a malformed URL, or if it is that of `engine`'s own store, StoreUnavailable where the
-        store cannot be opened.
+        """Raises ValueError for a malformed URL, of a store that does not last, or of `engine`'s own store,
+        StoreUnavailable where the store cannot be opened.
         """
         with self._lock:
             if url not in self._opened:
@@ -36,6 +36,10 @@ class Archives:
             return self._opened[url]
 
     def _another(self, url: str) -> RecordStore:
+        if not url.startswith(LASTING):
+            raise ValueError(
+                f"expected the URL of a store that lasts, {' or '.join(LASTING)}…, got {without_secrets(url)!r}"
+            )
         with ExitStack() as unless_kept:
             store = unless_kept.enter_context(closing(open_store(url, self._engine.settings)))
             if is_same(self._engine.store, store):

@@ -12,12 +12,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foldpoint.codecs.head import Head
 from foldpoint.compaction.archives import Archives
 from foldpoint.compaction.plan import Plan
 from foldpoint.compaction.policy import Policies
@@ -25,7 +24,7 @@ from foldpoint.compaction.run import CompactionReport
 from foldpoint.compaction.threads import compact_thread, rehearse, reseal_thread
 from foldpoint.engine import keys
 from foldpoint.engine.engine import Engine
-from foldpoint.errors import Conflict, RecordError
+from foldpoint.errors import Conflict, RecordError, said
 
 SHARES = 64
 """Of a store's threads: enough that workers end at about the same time, and that little is done twice after a kill."""
@@ -102,10 +101,13 @@ class Job:
     def shares(self) -> int:
         return SHARES if self.thread_id is None else 1
 
-    def heads(self, engine: Engine, partition: tuple[int, int] = (0, 1)) -> Iterator[Head]:
-        """Of the streams that this is about."""
-        heads = engine.all_heads(self.thread_id, partition=partition)
-        return (head for head in heads if head.thread_id.startswith(self.prefix))
+    def streams(self, engine: Engine, partition: tuple[int, int] = (0, 1)) -> Iterator[tuple[str, bytes]]:
+        """Those that this is about: their thread, and the key of their head, whether that can be read or not."""
+        thread = None if self.thread_id is None else keys.text(self.thread_id)
+        for record in engine.store.heads(thread, partition=partition):
+            thread_id = keys.untext(record.thread)
+            if thread_id.startswith(self.prefix):
+                yield thread_id, record.key
 
     def run(self, engine: Engine, shares: Iterable[int], wait: Wait) -> Iterator[Outcome | ShareDone]:
         """Do the shares one after the other; a thread that fails holds up no other.
@@ -130,9 +132,9 @@ class Job:
 
     def _threads(self, engine: Engine, partition: tuple[int, int]) -> Iterator[str]:
         """A thread is in the share of its root's head; where there is none, of the smallest key of its heads."""
-        for head in self.heads(engine, partition):
-            if not head.namespace or _is_first(engine, head):
-                yield head.thread_id
+        for thread_id, key in self.streams(engine, partition):
+            if key == keys.head(thread_id, "") or _is_first(engine, thread_id, key):
+                yield thread_id
 
     def _compact(self, engine: Engine, thread_id: str, archives: Archives) -> Iterator[Outcome]:
         retention = self.policies.of(thread_id)
@@ -147,14 +149,13 @@ class Job:
             for report in compact_thread(engine, thread_id, retention, archives=archives):
                 yield Outcome(thread_id, report)
         except (Conflict, RecordError) as error:
-            yield Outcome(thread_id, failure=str(error))
+            yield Outcome(thread_id, failure=said(error))
 
 
-def _is_first(engine: Engine, head: Head) -> bool:
-    if engine.store.get_head(keys.head(head.thread_id, "")) is not None:
+def _is_first(engine: Engine, thread_id: str, key: bytes) -> bool:
+    if engine.store.get_head(keys.head(thread_id, "")) is not None:
         return False
-    own = keys.head(head.thread_id, head.namespace)
-    return own == min(keys.head(other.thread_id, other.namespace) for other in engine.all_heads(head.thread_id))
+    return key == min((record.key for record in engine.store.heads(keys.text(thread_id))), default=key)
 
 
 class Journal:
@@ -169,27 +170,33 @@ class Journal:
         named = json.dumps({**job, "shares": SHARES}, sort_keys=True).encode()
         self._job = hashlib.blake2b(named, digest_size=16).hexdigest()
         self._done: list[int] = []
-        try:
+        with self._usable():
             with suppress(FileNotFoundError):
                 self._read()
             self._write()
-        except OSError as error:
-            raise ValueError(f"resume file {path}: {error.strerror or error}; give another") from error
 
     @property
     def remaining(self) -> list[int]:
         return [share for share in range(SHARES) if share not in self._done]
 
     def finish(self, share: int) -> None:
-        """Note that a share is done: when this returns, a killed job will not do it again."""
+        """Note that a share is done: when this returns, a killed job will not do it again. Raises as `__init__`."""
         self._done.append(share)
-        if not self.remaining:
-            self._path.unlink(missing_ok=True)
-            return
-        self._write()
+        with self._usable():
+            if self.remaining:
+                self._write()
+            else:
+                self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(f"resume file {self._path}: {error.strerror or error}; give another") from error
 
     def _write(self) -> None:
-        beside = self._path.with_name(self._path.name + ".new")
+        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
         with beside.open("w", encoding="utf-8") as file:
             json.dump({"job": self._job, "done": self._done}, file)
         os.replace(beside, self._path)

@@ -9,6 +9,7 @@ from foldpoint.codecs.head import Head
 from foldpoint.compaction.choice import Choice
 from foldpoint.compaction.clean import is_clean
 from foldpoint.compaction.merge import Merge, next_merge
+from foldpoint.engine.url import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Export:
     url: str
 
     def __str__(self) -> str:
-        return f"copy the thread to {self.url}"
+        return f"copy the thread to {without_secrets(self.url)}"
 
 
 @dataclass(frozen=True, slots=True)

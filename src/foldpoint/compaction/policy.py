@@ -17,14 +17,16 @@ from typing import Annotated, Any, ClassVar, Protocol
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from foldpoint.compaction.selection import Circumstances, Last, Nothing, Retained, Rules, Selection, WithoutRuns
+from foldpoint.engine.url import LASTING, without_secrets
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_LASTING = ("sqlite:///", "aerospike://")
 _DURATION = re.compile(r"\s*".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS), re.ASCII)
 
 
 def _to_seconds(given: Any) -> Any:
-    """Of the short spelling; anything else is left to pydantic, which reads ISO 8601 and numbers of seconds."""
+    """Of the short spelling; anything else is left to pydantic, which reads ISO 8601."""
+    if isinstance(given, (int, float)):
+        raise ValueError(f"give a unit, such as {given}d or {given}s")
     found = _DURATION.fullmatch(given.strip()) if isinstance(given, str) else None
     if found is None or not any(found.groups()):
         return given
@@ -32,7 +34,16 @@ def _to_seconds(given: Any) -> Any:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_to_seconds), Field(ge=timedelta(0))]
-"""A length of time: "30d", "1d 12h", "PT12H", or seconds."""
+"""A length of time: "30d", "1d 12h" or "PT12H"."""
+
+
+def _not_a_flag(given: Any) -> Any:
+    if isinstance(given, bool):
+        raise ValueError("give a number")
+    return given
+
+
+Count = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
 
 
 class Policy(Protocol):
@@ -58,21 +69,21 @@ class Retention(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    keep_last: Annotated[int, Field(ge=1)] | None = Field(None, description="the newest so many")
-    keep_newer_than: Duration | None = Field(None, description="those younger than this")
-    keep_one_per_run: bool = Field(False, description="the newest of each run_id")
-    keep_with_metadata: tuple[str, ...] = Field(
+    keep_last: Count | None = Field(None, description="keep the newest N checkpoints of each namespace")
+    keep_newer_than: Duration | None = Field(None, description="keep checkpoints younger than AGE")
+    keep_one_per_run: bool = Field(False, description="keep the newest checkpoint of each run_id")
+    keep_with_metadata: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (),
-        description="those whose metadata has one of these keys with a plain value (text, number, boolean, null)",
+        description="keep checkpoints whose metadata has KEY with a plain value (text, number, boolean, null)",
     )
     drop_superseded_writes: bool = Field(
         False, description="of kept checkpoints, drop the pending writes that a child took in and nothing needs"
     )
     purge_idle: Duration | None = Field(
-        None, description="delete threads whose newest checkpoint is older than this, unless one is being resumed"
+        None, description="delete threads whose newest checkpoint is older than AGE, unless they are being resumed"
     )
     purge_finished: Duration | None = Field(
-        None, description="delete threads that have no next task and whose newest checkpoint is older than this"
+        None, description="delete threads that have no next task and whose newest checkpoint is older than AGE"
     )
     export_to: str | None = Field(
         None, description="URL of a store, such as sqlite:///archive.db, that threads are copied to before they go"
@@ -82,8 +93,8 @@ class Retention(BaseModel):
     def _exports_what_it_purges(self) -> Retention:
         if self.export_to is not None and self.purge_idle is None and self.purge_finished is None:
             raise ValueError("export_to is for threads that go: set purge_idle or purge_finished too")
-        if self.export_to is not None and not self.export_to.startswith(_LASTING):
-            raise ValueError(f"export_to: expected the URL of a store that lasts, {' or '.join(_LASTING)}…")
+        if self.export_to is not None and not self.export_to.startswith(LASTING):
+            raise ValueError(f"export_to: expected the URL of a store that lasts, {' or '.join(LASTING)}…")
         return self
 
     @property
@@ -105,6 +116,7 @@ class Retention(BaseModel):
 
     def __str__(self) -> str:
         given = {name: getattr(self, name) for name in Retention.model_fields}
+        given["export_to"] = self.export_to and without_secrets(self.export_to)
         said = (f"{name}={_spell(value)}" for name, value in given.items() if value not in (None, False, ()))
         return ", ".join(said) or "keep everything"
 
@@ -128,6 +140,13 @@ class Policies(BaseModel):
     default: Retention = Field(default_factory=Retention, description="of threads that no prefix fits")
     threads: tuple[ThreadRetention, ...] = ()
 
+    @model_validator(mode="after")
+    def _names_each_prefix_once(self) -> Policies:
+        prefixes = [entry.prefix for entry in self.threads]
+        if twice := {prefix for prefix in prefixes if prefixes.count(prefix) > 1}:
+            raise ValueError(f"two entries have the prefix {min(twice)!r}")
+        return self
+
     @property
     def exports(self) -> set[str]:
         """The URLs of the stores that threads are copied to."""
@@ -138,8 +157,9 @@ class Policies(BaseModel):
         return max(fitting, key=lambda entry: len(entry.prefix), default=None) or self.default
 
     @classmethod
-    def load(cls, path: Path) -> Policies:
+    def load(cls, path: str | Path) -> Policies:
         """From a file that ends in .toml or .json. Raises ValueError that names the file and each wrong entry."""
+        path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
             return cls.model_validate(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
@@ -153,11 +173,17 @@ class Policies(BaseModel):
 
 
 def explain(error: ValidationError) -> str:
-    """What is wrong with a policy, in one line."""
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'policy'}: {problem['msg']}, got {problem['input']!r}"
-        for problem in error.errors()
-    )
+    """What is wrong with a policy, in one line; without what may hold a password."""
+    return "; ".join(map(_explained, error.errors()))
+
+
+def _explained(problem: Any) -> str:
+    where, given = ".".join(map(str, problem["loc"])), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: there is no such rule, or not there: rules stand under [default] or [[threads]]"
+    said = problem["msg"].removeprefix("Value error, ")
+    plain = isinstance(given, (str, int, float)) and "export_to" not in where
+    return f"{where or 'policy'}: {said}" + (f", got {given!r}" if plain else "")
 
 
 def _spell(value: Any) -> str:
@@ -181,7 +207,7 @@ class KeepLast:
     drop_superseded_writes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or self.count < 1:
+        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
             raise ValueError(f"keep_last must be a whole number of at least 1, got {self.count!r}")
 
     def selection(self, circumstances: Circumstances) -> Selection:

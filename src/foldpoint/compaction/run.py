@@ -17,6 +17,7 @@ from foldpoint.engine.engine import Engine
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.history import History
 from foldpoint.engine.log import Log
+from foldpoint.engine.url import without_secrets
 from foldpoint.errors import CorruptRecord
 
 
@@ -119,7 +120,8 @@ class _Running:
 
     def _export(self, url: str) -> None:
         if self._archives is None:
-            raise ValueError(f"thread {self._plan.thread_id!r} is to be copied to {url}: give archives to open it")
+            where = without_secrets(url)
+            raise ValueError(f"thread {self._plan.thread_id!r} is to be copied to {where}: give archives to open it")
         copy_thread(self._engine, self._plan.thread_id, self._plan.thread_id, into=self._archives.open(url))
 
 

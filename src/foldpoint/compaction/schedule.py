@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -26,7 +27,8 @@ class Schedule:
         with Schedule(engine, Policies.load(path), compact_every=3600, sweep_every=86_400):
             serve()
 
-    engine: may be replaced.
+    engine: may be replaced. Raises ValueError for intervals that are no seconds above 0, and where something else is
+    given for the engine or the policies.
     """
 
     def __init__(
@@ -37,10 +39,14 @@ class Schedule:
         compact_every: float | None = None,
         sweep_every: float | None = None,
     ) -> None:
+        if not isinstance(engine, Engine):
+            raise ValueError(f"engine: expected an Engine, such as saver.engine, got {type(engine).__name__}")
+        if not isinstance(policies, Policies | None):
+            raise ValueError(f"policies: expected Policies(default=…, threads=…), got {type(policies).__name__}")
         self.engine = engine
         self._policies = policies or Policies()
         works = ((self._compact, compact_every), (self._sweep, sweep_every))
-        self._works = [(work, every) for work, every in works if every is not None]
+        self._works = [(work, _seconds(every)) for work, every in works if every is not None]
         self._closed = threading.Event()
         self._rested = 0.0
         self._thread = threading.Thread(target=self._run, name="foldpoint-schedule", daemon=True)
@@ -120,3 +126,9 @@ class Schedule:
 
     def _sweep(self) -> None:
         sweep(self.engine)
+
+
+def _seconds(every: float) -> float:
+    if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every < math.inf:
+        raise ValueError(f"compact_every, sweep_every: expected seconds above 0, got {every!r}")
+    return every

@@ -70,11 +70,18 @@ def verify(
 ) -> Iterator[Verified]:
     """Check each stream of a thread, or of all. Safe beside writers: a stream that moved meanwhile is looked at again.
 
-    into: the quarantine, another store, for streams that cannot be repaired. Raises RecordError for a head that cannot
-    be read: nothing else tells whose it is.
+    into: the quarantine, another store, for streams that cannot be repaired. Of a head that cannot be read nothing else
+    tells what it said, nor, but of a thread's root, the namespace.
     """
-    for head in engine.heads(thread_id):
+    unread: list[Verified] = []
+    for head in engine.heads(thread_id, unread=lambda whose, error: unread.append(_headless(whose, error))):
         yield verify_stream(engine, head.thread_id, head.namespace, repair=repair, into=into)
+    yield from unread
+
+
+def _headless(thread_id: str, error: RecordError) -> Verified:
+    namespace = "" if error.key == keys.head(thread_id, "") else "?"
+    return Verified(thread_id, namespace, 0, 0, (Finding(thread_id, namespace, 13, error.key.hex(), error.reason),))
 
 
 def verify_stream(

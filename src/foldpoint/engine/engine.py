@@ -36,6 +36,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _ATTEMPTS = 64
 
+Unread = Callable[[str, RecordError], None]
+"""Hears of a thread, and why the head of one of its streams cannot be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadInfo:
@@ -311,22 +314,38 @@ class Engine:
         """The namespaces in which a thread has a live stream, sorted."""
         return sorted(head.namespace for head in self.heads(thread_id))
 
-    def heads(self, thread_id: str | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[Head]:
-        """The heads of the live streams of one thread, or of all."""
-        return (head for head in self.all_heads(thread_id, partition=partition) if not head.deleted)
+    def heads(
+        self, thread_id: str | None = None, *, partition: tuple[int, int] = (0, 1), unread: Unread | None = None
+    ) -> Iterator[Head]:
+        """The heads of the live streams of one thread, or of all.
 
-    def all_heads(self, thread_id: str | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[Head]:
+        unread: hears of each that cannot be read, and whose it is; without it that is the error.
+        """
+        return (head for head in self.all_heads(thread_id, partition=partition, unread=unread) if not head.deleted)
+
+    def all_heads(
+        self, thread_id: str | None = None, *, partition: tuple[int, int] = (0, 1), unread: Unread | None = None
+    ) -> Iterator[Head]:
         """As `heads`, with the tombstones of deleted streams."""
         thread = None if thread_id is None else keys.text(thread_id)
         for record in self.store.heads(thread, partition=partition):
-            head = read_head(record)
+            try:
+                with named(keys.untext(record.thread), ""):
+                    head = read_head(record)
+            except RecordError as error:
+                if unread is None:
+                    raise
+                unread(keys.untext(record.thread), error)
+                continue
             if thread_id in (None, head.thread_id):
                 yield head
 
-    def threads(self, prefix: str = "") -> Iterator[ThreadInfo]:
-        """The threads whose id begins with `prefix`, sorted by id."""
+    def threads(
+        self, prefix: str = "", *, thread_id: str | None = None, unread: Unread | None = None
+    ) -> Iterator[ThreadInfo]:
+        """The threads whose id begins with `prefix`, sorted by id; or one of them. unread: as for `heads`."""
         by_thread: dict[str, list[Head]] = {}
-        for head in self.heads():
+        for head in self.heads(thread_id, unread=unread):
             if head.thread_id.startswith(prefix):
                 by_thread.setdefault(head.thread_id, []).append(head)
         for thread_id, heads in sorted(by_thread.items()):

@@ -37,6 +37,14 @@ def text(value: str) -> bytes:
     return value.encode("utf-8", "surrogatepass")
 
 
+def untext(stored: bytes) -> str:
+    """The string that `text` was given; something readable for bytes that it never gave."""
+    try:
+        return stored.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return stored.decode("utf-8", "backslashreplace")
+
+
 def head(thread_id: str, namespace: str) -> bytes:
     thread = text(thread_id)
     return blake2b(len(thread).to_bytes(8, "big") + thread + text(namespace), digest_size=20).digest()

@@ -16,6 +16,8 @@ from foldpoint.settings import Settings
 if TYPE_CHECKING:
     import aerospike
 
+LASTING = ("sqlite:///", "aerospike://")
+"""How URLs begin of stores that outlive the process."""
 FORMS = "memory:, sqlite:///file.db, or aerospike://host:3000,host2:3000/namespace?prefix=fp"
 
 
