@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     snapshot_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
         0.1, description="a snapshot is taken when the log since the last one reaches this share of its size"
     )
-    grace: Annotated[float, Field(ge=0)] = Field(
+    grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it"
     )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
@@ -71,10 +71,10 @@ class Settings(BaseSettings):
         "background",
         description="where a saver seals and cleans: in a thread, in the put that finds it due, or only when it must",
     )
-    compact_every: Annotated[float, Field(gt=0)] | None = Field(
+    compact_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="seconds after which a saver compacts the whole store, by `policy`; one process does"
     )
-    sweep_every: Annotated[float, Field(gt=0)] | None = Field(
+    sweep_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="seconds after which a saver sweeps the whole store; one process does"
     )
     policy: Path | None = Field(

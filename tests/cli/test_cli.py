@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import CHECKPOINT, HOSTILE, fill, rows, run
+from rich.console import Console
 
 from foldpoint import FoldpointSaver
-from foldpoint.cli import COMMANDS
+from foldpoint.cli import COMMANDS, output
 
 # -- threads -----------------------------------------------------------------------------------------------------------
 
@@ -244,3 +250,29 @@ def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("foldpoint.cli.threads.open_engine", interrupted)
     result = run("threads")
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+def written_to(file: int, url: str) -> tuple[int, str]:
+    """How `threads --json` ends, and what it says, if that is where its output goes."""
+    command = [sys.executable, "-m", "foldpoint", "threads", "--json", "--url", url]
+    done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(file)
+    return done.returncode, done.stderr
+
+
+def test_a_reader_who_has_seen_enough_ends_the_command_as_it_ends_others(url: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert written_to(writing, url) == (128 + signal.SIGPIPE, "")
+
+
+def test_output_that_cannot_be_written_is_one_line(url: str) -> None:
+    said = "Error: the output cannot be written: No space left on device\n"
+    assert written_to(os.open("/dev/full", os.O_WRONLY), url) == (2, said)
+
+
+def test_one_row_that_is_wider_than_the_terminal_stands_upright(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "Console", partial(Console, width=60, force_terminal=True))
+    told = run("stats", "--url", url).stdout
+    assert len([line for line in told.splitlines() if "snapshot bytes" in line]) == 1
+    assert len(told.splitlines()) > 8

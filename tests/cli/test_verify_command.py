@@ -109,5 +109,5 @@ def test_a_store_is_not_its_own_quarantine(damaged: str) -> None:
 def test_the_age_of_others_is_told_beside_a_damaged_thread(damaged: str) -> None:
     result = run("threads", "--url", damaged, "--age", "--json")
     assert [row["thread_id"] for row in rows(result)] == ["ill", "well"]
-    assert "foldpoint verify --thread 'ill'" in result.stderr
+    assert "foldpoint verify --thread ill`" in result.stderr
     assert run("stats", "--url", damaged, "--age").exit_code == 0

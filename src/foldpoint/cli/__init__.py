@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import sys
 from importlib import import_module
 from typing import Any
 
 import click
 
-from foldpoint.cli.failure import failures
+from foldpoint.cli.failure import Unusable, failures
 
 COMMANDS = ("compact", "stats", "sweep", "threads", "verify")
 
@@ -42,6 +45,13 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(128 + signal.SIGINT)
+        except BrokenPipeError:  # as with `| head`: what is still to be flushed goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            raise Unusable(f"the output cannot be written: {error.strerror}") from error
 
 
 @click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,5 +63,5 @@ def main() -> None:
     prints one object a line.
 
     Exit codes: 0 done, 1 the input was refused, 2 the store or a record in it cannot be used (or the command line
-    cannot be understood), 130 interrupted.
+    cannot be understood), 130 and 143 interrupted, 141 nobody read the output to its end.
     """

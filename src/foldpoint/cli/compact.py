@@ -171,10 +171,11 @@ class Summary:
         if report is None:
             self.failed += 1
             return
-        self.streams += 1
-        self.deleted += bool(report.deleted)
-        self.waiting += report.superseded
-        self.outdated += report.outdated
+        if not outcome.resealed:
+            self.streams += 1
+            self.deleted += bool(report.deleted)
+            self.waiting += report.superseded
+            self.outdated += report.outdated
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(report, name))
 
@@ -213,7 +214,8 @@ def _run(job: Job, engine: Engine, opened: Opened, workers: int, journal: Journa
     with stopping("stopping after the present thread") as stop, progress("streams", total, done, visible) as bar:
         for message in _messages(job, engine, opened, workers, shares, stop):
             if isinstance(message, Outcome):
-                bar.step()
+                if not message.resealed:
+                    bar.step()
                 summary.add(message)
                 _say(message, bar, job, as_json)
             elif journal is not None:

@@ -16,7 +16,11 @@ from foldpoint.errors import RecordError, said
 from foldpoint.langgraph_adapter.key import cipher_of
 from foldpoint.settings import Settings, load_settings
 
-url_option = click.option("--url", metavar="URL", help="The store, such as sqlite:///file.db.  [env: FOLDPOINT_URL]")
+url_option = click.option(
+    "--url",
+    metavar="URL",
+    help="The store, such as sqlite:///file.db.  [env: FOLDPOINT_URL; default: sqlite:///foldpoint.db]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
 
 

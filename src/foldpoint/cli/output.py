@@ -36,7 +36,8 @@ def _print_table(rows: list[Row], nothing: str) -> None:
     if not console.is_terminal:
         console.width = _UNFOLDED  # what comes next looks for whole ids and keys
     table = _across(rows)
-    if len(rows) == 1 and console.measure(table).maximum > console.width:
+    unfolded = console.measure(table, options=console.options.update(max_width=_UNFOLDED)).maximum
+    if len(rows) == 1 and unfolded > console.width:
         table = _across([{"": key.replace("_", " "), "value": value} for key, value in rows[0].items()])
     console.print(table)
 

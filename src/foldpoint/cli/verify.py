@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 import click
 
 from foldpoint.cli.opening import json_option, open_engine, require_thread, url_option
-from foldpoint.cli.output import print_rows, printable
+from foldpoint.cli.output import print_json, print_rows, printable
+from foldpoint.cli.progress import progress, shows_progress, stopping
 from foldpoint.compaction.archives import Archives
 from foldpoint.compaction.verify import Finding, Verified, verify
 
@@ -45,7 +45,8 @@ def command(
     """Check every checksum, every fold and every invariant of each thread.
 
     Safe beside live writers. Findings name the invariant by its number in docs/DESIGN.md, and the record by its key.
-    The exit code is 2 if anything is found that was not repaired, and not put into quarantine.
+    The exit code is 2 if anything is found that was not repaired, and not put into quarantine. Ctrl-C ends it after the
+    present thread, and tells what was found.
 
     Bring back servers that are down, and have a backup at hand, before you use --quarantine: what a thread has gone on
     without is not taken in again. `foldpoint verify --url` on the quarantine tells what is wrong there.
@@ -57,27 +58,35 @@ def command(
         if thread is not None:
             require_thread(engine, thread)
         into = None if quarantine is None else stores.open(quarantine).store
-        found = _seen(verify(engine, thread, repair=repair, into=into), checked)
-        if as_json:
-            print_rows(map(asdict, found), as_json=True)
-        else:
-            rows = [_row(finding) for verified in found for finding in verified.findings]
-            streams = "1 stream" if len(checked) == 1 else f"{len(checked):,} streams"
-            print_rows(rows, as_json=False, nothing=f"Checked {streams}, found nothing.")
-            for verified in checked:
-                _say(verified)
-            if rows:
-                unsound = sum(not verified.sound for verified in checked)
-                click.echo(
-                    f"Checked {streams}, {unsound:,} of them damaged{_ADVICE[repair] if unsound else ''}.", err=True
-                )
+        with (
+            stopping("stopping after the present thread") as stop,
+            progress("streams", None, 0, shows_progress() and not as_json) as bar,
+        ):
+            for verified in verify(engine, thread, repair=repair, into=into):
+                checked.append(verified)
+                bar.step()
+                if as_json:
+                    print_json(asdict(verified))
+                if stop:
+                    break
+    if not as_json:
+        _report(checked, repair)
+    if stop.signal is not None:
+        click.echo("Stopped: what comes after was not looked at.", err=True)
+        ctx.exit(128 + stop.signal)
     ctx.exit(0 if all(verified.sound for verified in checked) else 2)
 
 
-def _seen(found: Iterator[Verified], checked: list[Verified]) -> Iterator[Verified]:
-    for verified in found:
-        checked.append(verified)
-        yield verified
+def _report(checked: list[Verified], repair: bool) -> None:
+    rows = [_row(finding) for verified in checked for finding in verified.findings]
+    streams = "1 stream" if len(checked) == 1 else f"{len(checked):,} streams"
+    print_rows(rows, nothing=f"Checked {streams}, found nothing.")
+    for verified in checked:
+        _say(verified)
+    if rows:
+        unsound = sum(not verified.sound for verified in checked)
+        left = f"{unsound:,} of them damaged{_ADVICE[repair]}" if unsound else "none of them damaged any more"
+        click.echo(f"Checked {streams}, {left}.", err=True)
 
 
 def _row(finding: Finding) -> dict[str, object]:

@@ -123,7 +123,7 @@ def open_record(
     if codec & _ENCRYPTED:
         content = _decrypt(key, content, cipher)
     elif cipher is not None and not allow_plain:
-        raise Malformed("not encrypted, in a store that is read with a cipher")
+        raise Malformed("not encrypted, and read with a key (FOLDPOINT_ALLOW_PLAIN reads such records too)")
     return Opened(kind, codec, content)
 
 
@@ -143,7 +143,9 @@ def _decrypt(key: bytes, content: bytes, cipher: Cipher | None) -> bytes:
     try:
         plain = cipher.decrypt(content[at : at + size].decode(), content[at + size :])
     except NOT_DECRYPTED as error:
-        raise Malformed(f"does not decrypt ({error}): a wrong key, or the record was altered") from error
+        raise Malformed(
+            f"does not decrypt ({error}): a wrong or missing earlier key, or the record was altered"
+        ) from error
     if plain[:_PLACE] != _place(key):
         raise Malformed("decrypts, but was sealed for another key")
     return plain[_PLACE:]

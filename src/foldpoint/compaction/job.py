@@ -68,12 +68,16 @@ _BYTES = {"B": 1, "kB": 1000, "KiB": 1024, "MB": 10**6, "MiB": 1 << 20}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one stream: what was done (in a dry run: would be, as planned), or why its thread could not be compacted."""
+    """Of one stream: what was done (in a dry run: would be, as planned), or why its thread could not be compacted.
+
+    resealed: that is all that was done so far.
+    """
 
     thread_id: str
     report: CompactionReport | None = None
     plan: Plan | None = None
     failure: str = ""
+    resealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ class Job:
                 return
             if self.reseal:
                 for report in reseal_thread(engine, thread_id):
-                    yield Outcome(thread_id, report)
+                    yield Outcome(thread_id, report, resealed=True)
             for report in compact_thread(engine, thread_id, retention, archives=archives):
                 yield Outcome(thread_id, report)
         except (Conflict, RecordError) as error:

@@ -40,7 +40,7 @@ class Seal:
     events: int
 
     def __str__(self) -> str:
-        return f"seal {self.events:,} events"
+        return f"seal {counted(self.events, 'event')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class MergeDue:
 
     def __str__(self) -> str:
         if self.first is None:
-            return "merge segments if that is due then"
+            return "merge segments if any are due then"
         first = self.first
         segments = f"segments {first.first} to {first.end - 1} of level {first.level - 1}"
         return f"merge {segments} into level {first.level}, and what is due then"
@@ -79,7 +79,13 @@ class Clean:
     epochs: int
 
     def __str__(self) -> str:
-        return f"remove what is superseded: {self.events:,} sealed events, {self.epochs} left epochs"
+        counts = {"sealed event": self.events, "left epoch": self.epochs}
+        said = ", ".join(counted(count, noun) for noun, count in counts.items() if count)
+        return "remove what is superseded" + (f": {said}" if said else "")
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 Step = Export | Delete | Seal | Retain | MergeDue | Clean

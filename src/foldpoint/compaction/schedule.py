@@ -58,6 +58,8 @@ class Schedule:
         Raises ValueError for a policy file that cannot be understood.
         """
         settings = engine.settings
+        if settings.policy and settings.compact_every is None:
+            logger.warning("FOLDPOINT_POLICY is set and FOLDPOINT_COMPACT_EVERY is not: this process drops nothing")
         if settings.compact_every is None and settings.sweep_every is None:
             return None
         policies = Policies.load(settings.policy) if settings.policy else None

@@ -5,6 +5,7 @@ It knows nothing of LangGraph's objects and deserializes nothing; the saver in `
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -396,7 +397,8 @@ def named(thread_id: str, namespace: str) -> Iterator[None]:
         yield
     except RecordError as error:
         where = f"thread {thread_id!r}" + (f", namespace {namespace!r}" if namespace else "")
-        note = f"{where}: `foldpoint verify --thread {thread_id!r}` tells what is wrong, and mends what can be mended"
+        command = f"foldpoint verify --thread {shlex.quote(thread_id)}"
+        note = f"{where}: `{command}` tells what is wrong, and mends what can be mended"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
         raise

@@ -139,7 +139,7 @@ def _read_host(text: str) -> tuple[str, int] | tuple[str, int, str]:
     parts = _HOST.fullmatch(text)
     port = int(parts["port"] or 3000) if parts else 0
     if parts is None or not 0 < port < 65536:
-        raise ValueError("url: expected hosts as host, host:port or host:tls-name:port, with a number for the port")
+        raise ValueError("url: expected hosts as host, host:port or host:tls-name:port, with a port from 1 to 65535")
     name = parts["name"].strip("[]")
     return (name, port, parts["tls_name"]) if parts["tls_name"] else (name, port)
 
