@@ -6,7 +6,8 @@ a store) → `codecs` (what the bytes are); `compaction` makes it smaller; `cli`
 
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.keyring import Keyring
+from foldpoint.engine.url import open_store
 from foldpoint.langgraph_adapter import FoldpointSaver
 from foldpoint.settings import Settings
 
-__all__ = ["Engine", "FoldpointSaver", "Keyring", "Settings"]
+__all__ = ["Engine", "FoldpointSaver", "Keyring", "Settings", "open_store"]

@@ -14,10 +14,11 @@ from building import chain, checkpoint, config, id_of, ids, put
 from counting import CountingStore
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED
 from langgraph.types import Send
 
-from foldpoint import Engine, FoldpointSaver, Settings
+from foldpoint import Engine, FoldpointSaver, Keyring, Settings, open_store
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.errors import StoreUnavailable
 
@@ -313,6 +314,43 @@ def test_a_missing_thread_id_is_named(saver: FoldpointSaver, bad: Any) -> None:
 def test_writes_without_a_checkpoint_id_are_refused(saver: FoldpointSaver) -> None:
     with pytest.raises(ValueError, match="checkpoint_id"):
         saver.put_writes(config(), [("a", 1)], "task")
+
+
+def test_an_id_that_is_no_text_is_refused(saver: FoldpointSaver) -> None:
+    given = config("thread", checkpoint_id=5)  # type: ignore[arg-type]
+    calls: list[Callable[[], object]] = [
+        lambda: saver.put(given, checkpoint(), {}, {}),
+        lambda: saver.put_writes(given, [("a", 1)], "task"),
+        lambda: saver.get_tuple(given),
+        lambda: list(saver.list(given)),
+        lambda: list(saver.list(config(), before=given)),
+        lambda: saver.get_delta_channel_history(config=given, channels=["a"]),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"checkpoint_id.*expected a text, got 5"):
+            call()
+    with pytest.raises(ValueError, match="task_id, task_path: expected texts, got None"):
+        saver.put_writes(config(checkpoint_id="1"), [("a", 1)], None)  # type: ignore[arg-type]
+
+
+def test_no_thread_is_not_taken_for_one_with_that_name(saver: FoldpointSaver) -> None:
+    put(saver, None, {"a": 1}, thread="None")
+    for call in (
+        lambda: saver.delete_thread(None),  # type: ignore[arg-type]
+        lambda: saver.prune([None], strategy="delete"),  # type: ignore[list-item]
+        lambda: saver.copy_thread("None", None),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match="expected a thread's id, got None"):
+            call()
+    assert len(ids(saver, config("None"))) == 1
+
+
+def test_a_url_is_no_engine_and_a_serializer_no_cipher() -> None:
+    with pytest.raises(ValueError, match=r"give Engine\(foldpoint\.open_store\(url\)\)"):
+        Engine("memory:")  # type: ignore[arg-type]
+    assert Engine(open_store("memory:")).latest("t", "") is None
+    with pytest.raises(ValueError, match=r"such as the \.cipher of a serializer, got JsonPlusSerializer"):
+        Keyring(JsonPlusSerializer())  # type: ignore[arg-type]
 
 
 def test_an_unknown_strategy_and_a_senseless_count_are_refused(saver: FoldpointSaver) -> None:

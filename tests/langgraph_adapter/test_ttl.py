@@ -262,7 +262,15 @@ def test_without_a_ttl_nothing_expires(store: MemoryStore, clock: Clock) -> None
 
 
 @pytest.mark.parametrize(
-    "bad", [{"default_ttl": 0}, {"default_ttl": -1}, {"default_ttl": "10"}, {"default_ttl": True}, {"ttl": 10}]
+    "bad",
+    [
+        {"default_ttl": 0},
+        {"default_ttl": -1},
+        {"default_ttl": "10"},
+        {"default_ttl": True},
+        {"ttl": 10},
+        {"refresh_on_read": "no"},
+    ],
 )
 def test_a_wrong_ttl_is_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="ttl"):

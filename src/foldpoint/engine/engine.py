@@ -72,6 +72,8 @@ class Engine:
         clock: Clock | None = None,
         metrics: Metrics | None = None,
     ) -> None:
+        if isinstance(store, str):
+            raise ValueError("store: got a text; give Engine(foldpoint.open_store(url))")
         self.store = store
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()

@@ -38,13 +38,27 @@ def stream_of(config: RunnableConfig) -> tuple[str, str]:
     return str(thread_id), namespace
 
 
+def checkpoint_of(config: RunnableConfig) -> str | None:
+    """The checkpoint id that a config names; None if it names none. Raises ValueError where that is no text."""
+    checkpoint_id = config["configurable"].get("checkpoint_id") or None
+    if checkpoint_id is not None and not isinstance(checkpoint_id, str):
+        raise ValueError(f"config['configurable']['checkpoint_id']: expected a text, got {checkpoint_id!r}")
+    return checkpoint_id
+
+
+def thread_of(thread_id: object) -> str:
+    if thread_id is None:
+        raise ValueError("expected a thread's id, got None")
+    return str(thread_id)
+
+
 def bound_of(before: RunnableConfig | None) -> str | None:
     """The checkpoint id of `before`; None if it names none. Raises ValueError for what is no config."""
     if before is None:
         return None
     if not isinstance(before.get("configurable"), dict):
         raise ValueError(f"before: expected a config with a checkpoint_id in 'configurable', got {before!r}")
-    return before["configurable"].get("checkpoint_id")
+    return checkpoint_of(before)
 
 
 def several(name: str, ids: Sequence[str]) -> Sequence[str]:

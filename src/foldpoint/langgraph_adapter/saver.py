@@ -244,7 +244,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         beside the steps that follow, which may have changed what the channel holds by now.
         """
         thread_id, namespace = stream = arguments.stream_of(config)
-        parent = self._engine.known(*stream, config["configurable"].get("checkpoint_id"))
+        parent = self._engine.known(*stream, arguments.checkpoint_of(config))
         stored = conversion.to_checkpoint(self._encoder, stream, config, checkpoint, metadata, new_versions, parent)
         tail = self._engine.put(thread_id, namespace, stored, ttl=self._lifetime.seconds)
         self._after_write(thread_id, namespace, tail)
@@ -255,9 +255,11 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     ) -> None:
         """Store a task's pending writes; idempotent by task and position, special writes replace."""
         thread_id, namespace = arguments.stream_of(config)
-        checkpoint_id = config["configurable"].get("checkpoint_id")
+        checkpoint_id = arguments.checkpoint_of(config)
         if not checkpoint_id:
             raise ValueError("put_writes needs config['configurable']['checkpoint_id']: the checkpoint they belong to")
+        if not isinstance(task_id, str) or not isinstance(task_path, str):
+            raise ValueError(f"task_id, task_path: expected texts, got {task_id!r}, {task_path!r}")
         if not writes:
             return
         stored = conversion.to_writes(self._encoder, writes, task_id, task_path)
@@ -273,7 +275,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, the latest if it names none."""
         thread_id, namespace = arguments.stream_of(config)
-        checkpoint_id = config["configurable"].get("checkpoint_id")
+        checkpoint_id = arguments.checkpoint_of(config)
         started = time.perf_counter()
         if checkpoint_id:
             entry = self._engine.find(thread_id, namespace, checkpoint_id)
@@ -323,7 +325,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         given = config["configurable"]
         namespace = given.get("checkpoint_ns")
         namespaces = self._engine.namespaces(thread_id) if namespace is None else [namespace]
-        checkpoint_id = given.get("checkpoint_id")
+        checkpoint_id = arguments.checkpoint_of(config)
         if checkpoint_id:
             for name in namespaces:
                 entry = self._engine.find(thread_id, name, checkpoint_id)
@@ -349,9 +351,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         if not channels:
             return {}
         thread_id, namespace = arguments.stream_of(config)
-        found = self._engine.channel_history(
-            thread_id, namespace, config["configurable"].get("checkpoint_id"), list(channels)
-        )
+        found = self._engine.channel_history(thread_id, namespace, arguments.checkpoint_of(config), list(channels))
         result: dict[str, DeltaChannelHistory] = {}
         for channel in channels:
             history: DeltaChannelHistory = {"writes": []}
@@ -369,7 +369,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
 
         Its records leave a SQLite file at once, other stores when the grace is over.
         """
-        self._rewrite(str(thread_id), DropAll())
+        self._rewrite(arguments.thread_of(thread_id), DropAll())
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints, with their writes, whose metadata has one of these run ids. Reads every thread."""
@@ -380,8 +380,13 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
             self._rewrite(thread.thread_id, DropRuns(wanted))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy every checkpoint and write; what the target already has stays."""
-        copy_thread(self._engine, str(source_thread_id), str(target_thread_id), ttl=self._lifetime.seconds)
+        """Copy every checkpoint and write; what the target already has stays. Without a source nothing is copied."""
+        copy_thread(
+            self._engine,
+            arguments.thread_of(source_thread_id),
+            arguments.thread_of(target_thread_id),
+            ttl=self._lifetime.seconds,
+        )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None) -> None:
         """Drop old checkpoints of these threads, per namespace.
@@ -393,7 +398,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         """
         policy = arguments.policy_of(strategy, keep_last)
         for thread_id in arguments.several("thread_ids", thread_ids):
-            self._rewrite(str(thread_id), policy)
+            self._rewrite(arguments.thread_of(thread_id), policy)
 
     def _rewrite(self, thread_id: str, policy: Policy) -> None:
         namespaces = self._engine.namespaces(thread_id)

@@ -29,5 +29,8 @@ class Lifetime:
         number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
         if minutes is not None and not (number and 0 < minutes <= _MOST_MINUTES):
             raise ValueError(f"ttl: default_ttl is a number of minutes above 0 (100 years at most), got {minutes!r}")
+        refresh = given.get("refresh_on_read") or False
+        if not isinstance(refresh, bool):
+            raise ValueError(f"ttl: refresh_on_read is True or False, got {refresh!r}")
         seconds = default if minutes is None else max(1, round(minutes * 60))
-        return cls(seconds, seconds is not None and bool(given.get("refresh_on_read", False)))
+        return cls(seconds, seconds is not None and refresh)
