@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import id_of, numbered, value, write
+from faults.scenes import noise
 from stores import BACKENDS
 from streams import STREAMS, Stream, large, merge_early, with_levels, young
 
@@ -704,3 +706,17 @@ def test_a_thread_of_a_cluster_goes_on_and_the_quarantine_is_a_file(tmp_path: Pa
         into.close()
     finally:
         harness.close()
+
+
+def test_a_quarantine_that_takes_only_smaller_records_is_refused_and_the_thread_stays() -> None:
+    stream = young()
+    stream.put(15, 17, big=noise(1))
+    last = max(key for key in stream.store.records() if keys.kind_of(key) == b"e")
+    stream.store.flip(last)
+    before = stream.store.records()
+    small = MemoryStore(max_record=300)
+    done = verify_stream(stream.fresh(), "t", "", repair=True, into=small).quarantine
+    assert done is not None
+    assert re.search(r"a record has [\d,]+ bytes, the quarantine takes 300; give another store", done.refused)
+    assert stream.store.records() == before
+    assert not [*small.heads()]

@@ -62,7 +62,7 @@ def fill(engine: Engine, count: int, thread: str = "t", **channels: object) -> N
 def swept(engine: Engine, clock: MovingClock) -> SweepReport:
     """Two sweeps, the grace apart: what the second did."""
     sweep(engine)
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     return sweep(engine)
 
 
@@ -78,7 +78,7 @@ def leave_an_epoch(store: RecordStore, clock: MovingClock, thread: str = "t") ->
     seam.after["swap"] = lambda: seam.before.update(swap=die)  # the announcement succeeds
     with pytest.raises(Died):
         rewrite_thread(engine_on(seam, clock), thread, KeepLast(3))
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     upkeep(engine_on(store, clock), thread, "")
 
 
@@ -113,7 +113,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(store: RecordStore, clock:
     assert sweep(engine, dry_run=True).waiting == 1
     assert set(store.keys()) == before
     sweep(engine)
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     before = set(store.keys())
     would = sweep(engine, dry_run=True)
     assert set(store.keys()) == before
@@ -128,7 +128,7 @@ def test_records_that_came_back_go_at_once(store: RecordStore, clock: MovingCloc
     old = dict(zip(before, store.get_many(before), strict=True))
     for _ in range(3):
         upkeep(engine, "t", "", idle=True)
-        clock.advance(GRACE)
+        clock.advance(GRACE + 1)
     remaining = stored(store)
     back = {key: record for key, record in old.items() if key not in remaining and record}
     assert {key[16:17] for key in back} >= {b"e", b"p", b"s"}
@@ -195,7 +195,7 @@ def test_parts_that_a_writer_left_go_and_those_in_use_stay(small_records: Memory
     in_use = stored(small_records)
     leave_parts(small_records, clock, 20)
     assert sweep(engine).waiting == 1
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     assert sweep(engine).removed == 4
     assert in_use <= stored(small_records)
     engine.put("t", "", numbered(20, text="small"))
@@ -243,7 +243,7 @@ def test_a_rewriter_that_is_held_up_longer_than_the_grace_loses_nothing(
     fill(engine, 20)
 
     def meanwhile() -> None:
-        clock.advance(GRACE)
+        clock.advance(GRACE + 1)
         if upkept:
             upkeep(engine, "t", "")
         swept(engine, clock)
@@ -281,7 +281,7 @@ def test_a_writer_that_is_held_up_between_parts_and_stub_loses_nothing(
         assert swept(engine, clock).removed == 4
         if grace_over_again:  # the slot that the stub is about to take is emptied
             for _ in range(2):
-                clock.advance(GRACE)
+                clock.advance(GRACE + 1)
                 upkeep(engine, "t", "")
 
     seam = Interrupted(small_records)
@@ -350,9 +350,9 @@ def test_a_look_before_data_moved_counts_no_more(clock: MovingClock) -> None:
     leave_an_epoch(store, clock)
     sweep(engine)
     store.token = b"two"
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     assert sweep(engine).removed == 0
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     assert sweep(engine).removed > 0
 
 
@@ -362,7 +362,7 @@ def test_a_sweep_stops_when_data_begins_to_move(clock: MovingClock) -> None:
     fill(engine, 20)
     leave_an_epoch(store, clock)
     sweep(engine)
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     before = set(store.keys())
 
     def move() -> None:
@@ -379,7 +379,7 @@ def test_nothing_goes_while_a_head_cannot_be_read(clock: MovingClock) -> None:
     fill(engine, 20)
     leave_an_epoch(store, clock)
     sweep(engine)
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     fill(engine, 3, "other")
     (head,) = store.heads(b"other")
     store.swap(HeadRecord(head.key, head.thread, 99, head.value[:-1]), expected=head.revision, ttl=None)
@@ -398,10 +398,10 @@ def test_a_damaged_look_only_delays(clock: MovingClock, caplog: pytest.LogCaptur
     (look,) = set(store.keys()) - stored(store)
     store.remove_many([look])
     store.create([(look, b"damaged")], ttl=None)
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     assert sweep(engine).removed == 0
     assert f"record {look.hex()}" in caplog.text
-    clock.advance(GRACE)
+    clock.advance(GRACE + 1)
     assert sweep(engine).removed > 0
 
 

@@ -28,6 +28,7 @@ from foldpoint.engine.layout import Layout
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.sqlite import SqliteStore
+from foldpoint.errors import StoreUnavailable
 
 GRACE = Settings().grace
 WRITERS = 16
@@ -387,10 +388,10 @@ def test_a_put_that_is_sent_again_stands_once() -> None:
     engine.put("t", "", numbered(0))
 
     def fail() -> None:
-        raise ConnectionError("the answer was lost")
+        raise StoreUnavailable("the answer was lost")
 
     seam.after["create"] = fail
-    with pytest.raises(ConnectionError):
+    with pytest.raises(StoreUnavailable):
         engine.put("t", "", numbered(1))
     engine.put("t", "", numbered(1))
     assert logged(store) == [id_of(0), id_of(1)]

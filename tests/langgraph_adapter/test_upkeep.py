@@ -146,7 +146,7 @@ def test_inline_what_was_pruned_leaves_with_later_puts_when_the_grace_is_over(
     last = chain(saver, 4 * DUE)[-1]
     saver.prune(["thread"])
     left = set(store.keys())
-    time.sleep(0.06)
+    time.sleep(1.06)
     assert set(store.keys()) == left
     for n in range(DUE):
         last = put(saver, last, {"n": n}, step=n)

@@ -10,6 +10,7 @@ processes, and `schedule` every so often. `sweep` removes what no head leads to.
 
 from foldpoint.compaction.archives import Archives
 from foldpoint.compaction.background import Background, Upkeep, due_from, upkeep_at
+from foldpoint.compaction.clean import over_after
 from foldpoint.compaction.copying import copy_thread
 from foldpoint.compaction.plan import Plan, plan
 from foldpoint.compaction.policy import DropAll, DropRuns, KeepLast, Policies, Policy, Retention, ThreadRetention
@@ -45,6 +46,7 @@ __all__ = [
     "compact_thread",
     "copy_thread",
     "due_from",
+    "over_after",
     "plan",
     "plans",
     "rehearse",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from foldpoint.codecs.header import id_micros
 from foldpoint.codecs.model import Header, Version, Write
 from foldpoint.compaction.policy import Retention
 from foldpoint.compaction.selection import made_at
@@ -31,9 +32,12 @@ class Standing:
     finished: bool
 
     @classmethod
-    def of(cls, latest: Entry | None) -> Standing:
+    def of(cls, latest: Entry | None, begun: float, waiting: Collection[str] = ()) -> Standing:
+        """begun: when its head was made. waiting: checkpoints that writes came for, and that did not come."""
         if latest is None:
-            return cls(None, resumed=False, finished=False)
+            times = [id_micros(checkpoint_id) / 1e6 for checkpoint_id in waiting]
+            made = max([begun, *times]) if all(times) else None
+            return cls(made, resumed=False, finished=not waiting)
         return cls(made_at(latest.folded.header), is_resumed(latest.writes()), is_finished(latest))
 
 

@@ -8,6 +8,7 @@ import math
 import threading
 from typing import Protocol
 
+from foldpoint.compaction.clean import over_after
 from foldpoint.compaction.threads import upkeep
 from foldpoint.engine.engine import Engine
 from foldpoint.engine.forks import forks
@@ -120,7 +121,7 @@ class Background:
                 logger.exception("upkeep of thread %r, namespace %r failed", thread_id, namespace)
                 continue
             if again:
-                self.request(engine, thread_id, namespace, delay=engine.settings.grace)
+                self.request(engine, thread_id, namespace, delay=over_after(engine.settings.grace))
 
     def _next(self) -> tuple[_Stream, int | None] | None:
         """Wait for the next stream that is due, with its last number where it was asked for later; None when closed."""

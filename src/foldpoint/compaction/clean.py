@@ -41,6 +41,15 @@ def clean(log: Log, grace: float) -> int:
     return removed
 
 
+def over_after(grace: float) -> float:
+    """Seconds after which what was superseded goes: heads tell whole seconds, so it may have begun one later."""
+    return grace + 1 if grace else 0
+
+
+def _is_over(since: int, now: float, grace: float) -> bool:
+    return now - since >= over_after(grace)
+
+
 def is_clean(head: Head) -> bool:
     """Whether nothing is left that waits for the grace."""
     return not head.dead and head.superseded == head.cleaned
@@ -48,11 +57,11 @@ def is_clean(head: Head) -> bool:
 
 def _after_grace(log: Log, head: Head, grace: float) -> tuple[Head, int]:
     now, removed = log.clock.now(), 0
-    over = [dead for dead in head.dead if now - dead.since >= grace]
+    over = [dead for dead in head.dead if _is_over(dead.since, now, grace)]
     for dead in over:
         removed += _remove(log, epoch_keys(log.io, dead.epoch, dead.cleaned, dead.extent))
     after = replace(head, dead=tuple(dead for dead in head.dead if dead not in over))
-    if head.mark != head.cleaned and now - head.marked_at >= grace:
+    if head.mark != head.cleaned and _is_over(head.marked_at, now, grace):
         removed += _remove_superseded(log, head, head.mark)
         after = replace(after, cleaned=head.mark)
     if after.mark == after.cleaned and head.superseded != after.mark:

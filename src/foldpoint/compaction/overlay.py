@@ -81,6 +81,8 @@ class Overlay:
         self._log: dict[bytes, bytes | None] = {}
         """What was created, emptied, or (None) removed here."""
         self._heads: dict[bytes, HeadRecord] = {}
+        self._read: dict[bytes, int] = {}
+        """The revision of each head of the store below, when it was first read."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -104,7 +106,17 @@ class Overlay:
         return [self._log[key] if key in self._log else found[key] for key in keys]
 
     def get_head(self, key: bytes) -> HeadRecord | None:
-        return self._heads.get(key) or self._below.get_head(key)
+        if key in self._heads:
+            return self._heads[key]
+        head = self._below.get_head(key)
+        if head is not None:
+            self._read[key] = head.revision
+        return head
+
+    def is_overtaken(self) -> bool:
+        """Whether a head has moved since it was changed here: what it named may be removed from the store below."""
+        now = {key: self._below.get_head(key) for key in self._heads}
+        return any(head is None or head.revision != self._read.get(key) for key, head in now.items())
 
     def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
         stored = self.get_head(head.key)

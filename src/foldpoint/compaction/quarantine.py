@@ -59,7 +59,9 @@ def quarantine(log: Log, into: RecordStore) -> Quarantined:
         if there is not None and not _may_follow(there, head):
             return Quarantined("the quarantine holds it as it once was; give another store, or delete it there first")
         present = _present(log, head)
-        _copy(log, into, present, fillers=there is None)
+        if too_large := _copy(log, into, present, fillers=there is None):
+            most = into.capabilities.max_record
+            return Quarantined(f"a record has {too_large:,} bytes, the quarantine takes {most:,}; give another store")
         _copy_head(into, record, there)
         try:
             done = _go_on(log, into, head, record.revision, present)
@@ -89,13 +91,20 @@ def _present(log: Log, head: Head) -> list[bytes]:
     return found
 
 
-def _copy(log: Log, into: RecordStore, wanted: Iterable[bytes], *, fillers: bool) -> None:
-    """Copy records as they lie. fillers: also those; where a copy was made before they are the fence."""
+def _copy(log: Log, into: RecordStore, wanted: Iterable[bytes], *, fillers: bool) -> int:
+    """Copy records as they lie, up to one that does not fit: its size, or 0.
+
+    fillers: also those; where a copy was made before they are the fence.
+    """
     rest = iter(wanted)
     while batch := [*islice(rest, _BATCH)]:
         found = zip(batch, log.io.store.get_many(batch), strict=True)
         copied = [(key, one) for key, one in found if one is not None and (fillers or not _is_filler(log, key, one))]
+        largest = max((len(one) for _, one in copied), default=0)
+        if largest > into.capabilities.max_record:
+            return largest
         into.create(copied, ttl=None)
+    return 0
 
 
 def _is_filler(log: Log, key: bytes, record: bytes) -> bool:

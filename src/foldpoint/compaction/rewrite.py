@@ -166,6 +166,8 @@ class _Rewriting:
         """What was copied, ascending: from which id on it was read as of which number."""
         self._added: dict[str, int] = {}
         """The same of checkpoints that were added since the choice."""
+        self._copied: set[str] | None = set() if choice.ids is None else None
+        """Where all stay: those that were there to be copied."""
         self._writer = EpochWriter(log, new_head(log))
         self._announced: float | None = None
 
@@ -197,6 +199,8 @@ class _Rewriting:
                     if not self._is_announced():
                         return False
                     self._add(entry, history, self._choice.writes(entry))
+                    if self._copied is not None:
+                        self._copied.add(entry.folded.header.id)
                     since = entry.folded.header.id + "\0"  # the next id there can be
             except CorruptRecord as error:
                 before, view = view, self._log.load()
@@ -250,6 +254,8 @@ class _Rewriting:
         checkpoint_id = slice_.about(seq)
         assert checkpoint_id is not None
         held = self._held(checkpoint_id)
+        if self._copied is not None and checkpoint_id not in self._copied:
+            held = self._added.get(checkpoint_id)  # writes for it were not copied either, but those before the choice
         if held is not None and seq <= held:
             return
         put_again = slice_.events[seq].kind == CHECKPOINT

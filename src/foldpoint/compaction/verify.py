@@ -22,7 +22,7 @@ from foldpoint.engine.inventory import event_keys
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.log import Log
 from foldpoint.engine.reading import read_head
-from foldpoint.engine.records import RecordStore
+from foldpoint.engine.records import HeadRecord, RecordStore
 from foldpoint.engine.repair import restore
 from foldpoint.engine.sealing import span_of
 from foldpoint.errors import Conflict, CorruptRecord, RecordError, UnsupportedFormat
@@ -109,7 +109,7 @@ def _verified(engine: Engine, thread_id: str, namespace: str, repair: bool) -> V
         record = engine.store.get_head(log.key)
         if record is None or (head := read_head(record)).deleted:
             return Verified(thread_id, namespace, 0, 0, ())
-        check = _Check(log, head, repair)
+        check = _Check(log, record, head, repair)
         check.run()
         mended = [finding for finding in check.findings if finding.repaired]
         if {finding.key for finding in mended} - {finding.key for finding in repaired}:
@@ -128,8 +128,9 @@ def _verified(engine: Engine, thread_id: str, namespace: str, repair: bool) -> V
 class _Check:
     """One look at one stream, which stops at the first kind of record of which it has mended some."""
 
-    def __init__(self, log: Log, head: Head, repair: bool) -> None:
+    def __init__(self, log: Log, record: HeadRecord, head: Head, repair: bool) -> None:
         self._log = log
+        self._revision = record.revision
         self._io = log.io
         self._reader = log.reader
         self._head = head
@@ -161,6 +162,9 @@ class _Check:
         self._note(invariant, error.key, error.reason, repaired)
 
     def _restored(self, key: bytes) -> bool:
+        now = self._io.store.get_head(self._log.key)
+        if now is None or now.revision != self._revision:
+            return False  # what is missing was removed since, as nothing needs it: all is looked at again
         try:
             return restore(self._reader, self._head, key, replace=True)
         except RecordError as deeper:

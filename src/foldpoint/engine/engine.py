@@ -30,7 +30,7 @@ from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict, CorruptRecord, RecordError
+from foldpoint.errors import Conflict, CorruptRecord, FoldpointError, RecordError
 from foldpoint.settings import Settings
 
 P = ParamSpec("P")
@@ -373,6 +373,11 @@ class Engine:
         with log.lock, named(*name):
             try:
                 yield log
+            except FoldpointError:
+                raise
+            except BaseException:
+                log.view = None  # broken off anywhere: it may hold a part of what it was taking in
+                raise
             finally:
                 self._account(name, log)
 

@@ -180,17 +180,17 @@ class Slice:
 
     def add(self, event: Event, check: bytes | None = None) -> None:
         """Take in one more event; in any order, each sequence number once. check: its own, where it is known."""
+        checkpoint_id = None if event.kind == FILLER else self._about(event)  # may read the store, and fail
+        if checkpoint_id is None and event.kind != FILLER:
+            raise CorruptRecord(keys.event(self.epoch, event.seq), "about no checkpoint")
         self.events[event.seq] = event
         if check is not None:
             self._checks[event.seq] = check
         self._unpacked.append(event.seq)
         self.newest = max(self.newest, event.seq)
         self.size += event.size
-        if event.kind == FILLER:
-            return
-        checkpoint_id = self.about(event.seq)
         if checkpoint_id is None:
-            raise CorruptRecord(keys.event(self.epoch, event.seq), "about no checkpoint")
+            return
         if event.kind == CHECKPOINT:
             if self.checkpoints.get(checkpoint_id, 0) < event.seq:
                 self.checkpoints[checkpoint_id] = event.seq
@@ -207,11 +207,15 @@ class Slice:
 
     def about(self, seq: int) -> str | None:
         """The checkpoint id that the event at `seq` is about, without folding a header; None for a filler."""
-        while (event := self.events.get(seq)) is not None:
-            if event.base is None or event.checkpoint_id is not None:
-                return event.checkpoint_id
-            seq = event.base
-        return self.folded(seq).header.id
+        event = self.events.get(seq)
+        return self.folded(seq).header.id if event is None else self._about(event)
+
+    def _about(self, event: Event) -> str | None:
+        while event.checkpoint_id is None and event.base is not None:
+            if (base := self.events.get(event.base)) is None:
+                return self.folded(event.base).header.id
+            event = base
+        return event.checkpoint_id
 
     def check(self, seq: int) -> bytes:
         """Of the event at `seq` as it was logged, and of all that it builds upon."""

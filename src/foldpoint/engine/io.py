@@ -76,6 +76,8 @@ class RecordIO:
         created = self.store.create([(key, record)], ttl=ttl)[0]
         if created:
             self._remember([*parts, (key, record)], ttl)
+        elif parts and self.store.get_many([key])[0] not in (None, record):
+            self.store.remove_many([part for part, _ in parts])  # another's stub stands there, for good
         return created
 
     def remember(self, key: bytes, ttl: int | None) -> None:

@@ -341,6 +341,7 @@ class Log:
                 continue
             if revision := self.swap(sealed.head, view.revision):
                 self.view = replace(sealed, revision=revision)
+                self._remove_passed_over(view.head, sealed.head)
                 self.metrics.add(seals=1)
                 self._empty_replaced(view.head, sealed.head)
                 if until_room or self.view.tail == 0:
@@ -348,6 +349,18 @@ class Log:
                 continue  # there was more than one segment may hold
             self._discard_snapshot(sealed.head, view.head)
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was sealed; call again")
+
+    def _remove_passed_over(self, before: Head, after: Head) -> None:
+        """Remove the kept snapshots that others have written for heads which cannot be stored any more.
+
+        Passing ones go with what is superseded; of kept ones only the segments tell, and none names these.
+        """
+        for number in range(before.snapshots + 1, after.snapshots):
+            part, batch = 0, []
+            while self.io.store.get_many([key := keys.snapshot(after.epoch, number, part, True)])[0] is not None:
+                batch.append(key)
+                part += 1
+            self.io.store.remove_many(batch[::-1])
 
     def _discard_snapshot(self, lost: Head, before: Head) -> None:
         """Remove the snapshot of a head that was not swapped in. Its first part goes last: it holds the number.

@@ -36,6 +36,7 @@ from foldpoint.compaction import (
     Schedule,
     copy_thread,
     due_from,
+    over_after,
     rewrite_thread,
     upkeep_at,
 )
@@ -404,7 +405,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         namespaces = self._engine.namespaces(thread_id)
         rewrite_thread(self._engine, thread_id, policy)
         for namespace in namespaces:
-            self._upkeep.request(self._engine, thread_id, namespace, delay=self._engine.settings.grace)
+            self._upkeep.request(self._engine, thread_id, namespace, delay=over_after(self._engine.settings.grace))
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
