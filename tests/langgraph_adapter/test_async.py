@@ -9,11 +9,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import pytest
 from building import chain, checkpoint, config, id_of, ids, put
 from counting import CountingStore
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.compaction import compact
@@ -200,3 +203,27 @@ async def test_the_server_s_key_encrypts(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("FOLDPOINT_PREVIOUS_AES_KEY", "0123456789abcdef")
     async with generate_checkpointer() as saver:
         assert len(ids(saver, config())) == 1
+
+
+TENANT: ContextVar[str] = ContextVar("tenant")
+
+
+class OfTenant(JsonPlusSerializer):
+    """Asks who calls, as one with a key for each of them would."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return super().dumps_typed((TENANT.get(), obj))
+
+
+async def test_a_serializer_is_called_in_the_context_of_its_caller() -> None:
+    async def put_as(tenant: str) -> None:
+        TENANT.set(tenant)
+        made = checkpoint({"a": tenant}, 0)
+        await saver.aput(config(tenant), made, {}, {})
+        found = await saver.aget_tuple(config(tenant))
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"a": [tenant, tenant]}
+        assert [one.config async for one in saver.alist(config(tenant))] == [found.config]
+
+    async with FoldpointSaver.from_conn_string("memory:", serde=OfTenant()) as saver:
+        await asyncio.gather(*(put_as(f"t{n}") for n in range(20)))

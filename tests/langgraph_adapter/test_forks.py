@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from building import chain, config, id_of, ids, put
 from forking import ended_well, forked
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from foldpoint import FoldpointSaver
 
@@ -67,5 +68,21 @@ def test_the_upkeep_of_what_a_child_puts_is_done_in_the_child(tmp_path: Path) ->
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
             saver.close()
+
+        ended_well(forked(work))
+
+
+def test_a_clone_with_a_wider_allowlist_goes_on_in_a_child_too(tmp_path: Path) -> None:
+    """As `compile` makes one where msgpack is strict."""
+    strict = JsonPlusSerializer(allowed_msgpack_modules=[("c", "D")])
+    with FoldpointSaver.from_conn_string(f"sqlite:///{tmp_path}/agents.db", serde=strict) as saver:
+        clone = saver.with_allowlist([("a", "B")])
+        assert clone is not saver
+        put(saver, None, {"n": 1})
+        assert asyncio.run(clone.aget_tuple(config())) is not None
+        time.sleep(0.1)  # its thread waits for more
+
+        def work() -> None:
+            assert asyncio.run(clone.aget_tuple(config())) is not None
 
         ended_well(forked(work))

@@ -266,3 +266,57 @@ def test_a_late_put_stores_nothing_of_the_steps_after_it(tmp_path: Path, again: 
         [before] = [one for one in graph.get_state_history(config()) if one.metadata["step"] == Late.step]
         assert before.next == ("x", "y")
         assert graph.invoke(None, before.config)["log"] == ["first", "x", "y", "z", "second", "x", "y", "z"]
+
+
+def test_a_fork_that_is_put_at_its_end_has_its_parents_values_whatever_became_of_the_objects() -> None:
+    """LangGraph puts it with no new versions at all."""
+
+    def work(given: Any) -> Log:
+        given["todo"].append("in place")
+        interrupt("go on?")
+        return {"log": [*given["todo"]]}
+
+    def logged(saver: Any, durability: Any) -> list[str]:
+        graph = StateGraph(Log)
+        graph.add_node("plan", lambda state: {})
+        graph.add_node("work", work)
+        graph.add_edge(START, "plan")
+        graph.add_conditional_edges("plan", lambda state: [Send("work", {"todo": []})], ["work"])
+        compiled: Any = graph.compile(checkpointer=saver)
+        compiled.invoke({"log": []}, config(), durability="sync")
+        fork = next(one for one in compiled.get_state_history(config()) if one.next == ("work",)).config
+        compiled.invoke(None, fork, durability=durability)
+        log: list[str] = compiled.invoke(Command(resume="yes"), config(), durability=durability)["log"]
+        return log
+
+    for durability in ("sync", "exit"):
+        with FoldpointSaver.from_conn_string("memory:") as saver:
+            assert logged(saver, durability) == logged(InMemorySaver(), durability) == ["in place"]
+
+
+class Settled(Log):
+    settings: dict[str, str]
+
+
+@pytest.mark.parametrize("turns", [2, 40])
+def test_a_fork_from_far_back_has_its_parents_values_too(turns: int) -> None:
+    def work(state: Settled) -> Any:
+        if state["log"][-1] == "fork":
+            state["settings"]["scratch"] = "in place"
+        return {"log": ["done"]}
+
+    def settings(saver: Any) -> dict[str, str]:
+        graph = StateGraph(Settled)
+        graph.add_node("work", work)
+        graph.add_edge(START, "work")
+        compiled: Any = graph.compile(checkpointer=saver)
+        compiled.invoke({"log": ["0"], "settings": {"a": "b"}}, config(), durability="sync")
+        first = compiled.get_state(config()).config
+        for n in range(1, turns):
+            compiled.invoke({"log": [f"{n}"]}, config(), durability="sync")
+        compiled.invoke({"log": ["fork"]}, first, durability="exit")
+        found: dict[str, str] = compiled.get_state(config()).values["settings"]
+        return found
+
+    with FoldpointSaver.from_conn_string("memory:", window=8, snapshot_ratio=0.01, compaction="inline") as saver:
+        assert settings(saver) == settings(InMemorySaver()) == {"a": "b"}

@@ -154,3 +154,31 @@ def test_a_run_that_is_pruned_after_every_step_goes_on_as_its_twin(pruning: str)
         assert kept[0] == checkpoints[-1]
         assert len(kept) < len(checkpoints) / 4
         assert all(found in checkpoints for found in kept)
+
+
+def extend(state: list[Any] | None, writes: Any) -> list[Any]:
+    return [*(state or []), *(one for write in writes for one in write)]
+
+
+class Logged(TypedDict):
+    log: Annotated[list[Any], DeltaChannel(extend)]
+
+
+def test_a_copy_of_what_a_prune_kept_has_its_delta_channels() -> None:
+    """LangGraph puts a copy upon the parent of what it copies, which is gone here."""
+
+    with FoldpointSaver.from_conn_string("memory:") as saver:
+        graph = StateGraph(Logged)
+        graph.add_node("a", lambda state: {"log": ["a"]})
+        graph.add_edge(START, "a")
+        compiled: Any = graph.compile(checkpointer=saver)
+        for n in range(3):
+            compiled.invoke({"log": [n]}, config())
+        expected = [0, "a", 1, "a", 2, "a"]
+        saver.prune(["thread"])
+        for _ in range(2):
+            compiled.update_state(compiled.get_state(config()).config, None, as_node="__copy__")
+            assert compiled.get_state(config()).values == {"log": expected}
+            saver.prune(["thread"])
+            assert compiled.get_state(config()).values == {"log": expected}
+        assert compiled.invoke({"log": ["x"]}, config()) == {"log": [*expected, "x", "a"]}

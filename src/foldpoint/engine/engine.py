@@ -171,7 +171,7 @@ class Engine:
         slice_.put_state(seq, state)  # after that: it need not be the latest
 
     def known(self, thread_id: str, namespace: str, parent: str | None) -> Known:
-        """What is known of a checkpoint that another one is about to be put upon; nothing of one that lies far back.
+        """A checkpoint that another one is about to be put upon; nothing of one that is not there.
 
         What is put next holds many of its values again: whoever hands over the same objects holds them once.
         """
@@ -187,7 +187,12 @@ class Engine:
                     return view.slice.know(view.slice.checkpoints[parent])
                 except CorruptRecord as error:
                     log.recover(error)
+        # A fork from far back, or of what another process has put: only the first put upon it asks.
+        entry = self.find(thread_id, namespace, parent)
+        if entry is None:
             return Known()
+        state = {name: Stored.of(value) for name, value in entry.state().items()}
+        return Known(parent, entry.folded.header.channel_versions, state)
 
     # -- lifetime ------------------------------------------------------------------------------------------------------
 

@@ -281,8 +281,13 @@ def channel_history(history: History, target: Entry, channels: Sequence[str]) ->
         for channel in channels:
             if channel not in result and (value := ancestor.value(channel)) is not None:
                 result[channel] = Carried(value, tuple(reversed(collected[channel])))
+    carried = oldest.folded.carried
+    if len(result) < len(collected) and not carried and (dropped := oldest.folded.header.parent) is not None:
+        # A copy of a kept checkpoint: LangGraph puts it beside that, upon the parent that was dropped.
+        beside = (one.folded for one in history.entries() if one.folded.header.parent == dropped)
+        carried = next((one.carried for one in beside if one.carried), carried)
     for channel in channels:
         if channel not in result:
-            kept = oldest.folded.carried.get(channel, Carried(None, ()))
+            kept = carried.get(channel, Carried(None, ()))
             result[channel] = Carried(kept.seed, (*kept.writes, *reversed(collected[channel])))
     return result

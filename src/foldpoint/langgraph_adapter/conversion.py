@@ -37,7 +37,7 @@ def to_checkpoint(
     new_versions: ChannelVersions,
     parent: Known,
 ) -> Checkpoint:
-    """new_versions: of the channels that changed since `parent`; none if that is not told.
+    """new_versions: of the channels that changed since `parent`.
 
     Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string.
     """
@@ -51,7 +51,7 @@ def to_checkpoint(
     _check_names("metadata", merged)
     labels, rest = split_metadata(merged)
     versions = checkpoint["channel_versions"]
-    told = [name for name in checkpoint["channel_values"] if name not in new_versions] if new_versions else []
+    told = [name for name in checkpoint["channel_values"] if name not in new_versions]
     as_in_parent = {
         name for name in told if name in parent.state and _is_same(parent.versions.get(name), versions.get(name))
     }

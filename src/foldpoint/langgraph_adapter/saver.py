@@ -11,6 +11,7 @@ import heapq
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import islice, repeat
 from threading import Event
 from types import TracebackType
@@ -228,6 +229,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         """A shallow clone with a wider msgpack allowlist, on the same store; closing it closes this one."""
         clone = super().with_allowlist(extra_allowlist)
         assert isinstance(clone, type(self))
+        forks.renew_after(clone)
         return clone
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -424,7 +426,8 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
     async def _async(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed.is_set():
             raise StoreUnavailable("the saver was closed; open another one")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(call, *args, **kwargs))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
