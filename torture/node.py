@@ -30,10 +30,14 @@ class Node(MemoryStore):
         self._written: list[list[tuple[bytes, Entry | HeadEntry | None]]] = [[] for _ in range(DEVICES)]
         self._on_devices: dict[bytes, Entry | HeadEntry] = {}
         self._removed: dict[bytes, Entry] = {}
+        self._crashes = 0
 
     @property
     def capabilities(self) -> Capabilities:
         return replace(super().capabilities, ordered=False)
+
+    def incarnation(self) -> object:
+        return self._crashes
 
     def flush(self) -> None:
         """Let the devices take all that was written so far."""
@@ -42,6 +46,7 @@ class Node(MemoryStore):
 
     def crash(self, chance: random.Random) -> None:
         """Lose what each device has not taken, a suffix of its writes, and start again from the devices."""
+        self._crashes += 1
         for device, writes in enumerate(self._written):
             self._take(device, chance.randint(0, len(writes)))
             writes.clear()

@@ -44,8 +44,9 @@ class Settings(BaseSettings):
         0.1, description="a snapshot is taken when the log since the last one reaches this share of its size"
     )
     grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        600.0, description="seconds that superseded records stay; writers trust what they know for a tenth of it. The same for "
-        "all that use a store: what one removes early another may still rely on"
+        600.0,
+        description="seconds that superseded records stay; writers trust what they know for a tenth of it. All who use a "
+        "store need the same: what one removes early another may still rely on",
     )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 * 1024 * 1024,

@@ -70,6 +70,9 @@ class CountingStore:
         self.calls["keys"] += 1
         return self.inner.keys(partition=partition)
 
+    def incarnation(self) -> object:
+        return self.inner.incarnation()
+
     def settled(self) -> bytes:
         self.calls["settled"] += 1
         return self.inner.settled()

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import aerospike_server as servers
 import pytest
-from checkpoints import id_of, numbered, write
+from checkpoints import id_of, numbered, numbers, write
 from faults.scenes import named, noise
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from moving import Interrupted
@@ -643,6 +644,66 @@ def test_a_writer_puts_again_what_it_remembers_and_the_store_has_lost(seed: int)
         one.put(13 + seed % 7, 30)
     assert stream.contents() == unharmed.contents()
     whole(stream)
+
+
+class Crashing(Nodes):
+    """Which tells that its servers are others than before."""
+
+    crashes = 0
+
+    def incarnation(self) -> object:
+        return self.crashes
+
+    def crash(self, heads: dict[bytes, Any], records: dict[bytes, bytes]) -> None:
+        """Nothing but these is left."""
+        self.crashes += 1
+        self._heads = {**heads}
+        self.bring_back(records)
+
+
+def crashing() -> Stream:
+    stream = Stream()
+    stream.store = Crashing()
+    stream.engine = stream.fresh()
+    return stream
+
+
+@pytest.mark.parametrize("before", range(1, 16))
+def test_what_is_put_after_a_crash_that_took_the_newest_heads_is_seen_by_all(before: int) -> None:
+    """Also by a writer that rested meanwhile, and whose next put is quick."""
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 10)
+    heads, records = {**stream.store._heads}, stream.store.records()
+    stream.put(10, 10 + before)
+    stream.store.crash(heads, records)
+    stream.put(10 + before, 14 + before)
+    expected = [*reversed(range(14 + before))]
+    for reader in (stream.fresh(), stream.engine):
+        assert numbers(reader) == expected
+    other = stream.fresh()
+    for n in range(14 + before, 40 + before):
+        other.put("t", "", numbered(n))
+    assert numbers(stream.fresh()) == [*reversed(range(40 + before))]
+    assert verify_stream(stream.fresh(), "t", "").findings == ()
+
+
+def test_a_thread_that_a_crash_took_is_brought_back_by_who_has_just_begun_it() -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 3)
+    stream.store.crash({}, {})
+    stream.put(3, 6)
+    assert numbers(stream.fresh()) == [5, 4, 3, 2, 1, 0]
+
+
+def test_a_thread_that_is_gone_is_not_brought_back_unless_a_crash_can_have_taken_it() -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 3)
+    stream.store._heads = {}
+    assert stream.engine.latest("t", "") is None
+    assert stream.fresh().latest("t", "") is None
 
 
 def test_what_is_in_parts_is_put_again_also_where_its_first_answer_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:

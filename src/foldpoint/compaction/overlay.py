@@ -63,6 +63,9 @@ class Meter:
     def keys(self, *, partition: tuple[int, int] = (0, 1)) -> Iterator[bytes]:
         return self._inner.keys(partition=partition)
 
+    def incarnation(self) -> object:
+        return self._inner.incarnation()
+
     def settled(self) -> bytes:
         return self._inner.settled()
 
@@ -144,6 +147,9 @@ class Overlay:
         below = (key for key in self._below.keys(partition=partition) if key not in self._log)
         here = (key for key, value in self._log.items() if value is not None and in_partition(key, partition))
         return chain(below, here)
+
+    def incarnation(self) -> object:
+        return self._below.incarnation()
 
     def settled(self) -> bytes:
         return self._below.settled()

@@ -328,7 +328,7 @@ class EpochWriter:
 
     def __init__(self, log: Log, head: Head) -> None:
         self._log = log
-        self._view = View(head, 0, log.clock.monotonic(), Slice(head.epoch), 0)
+        self._view = View(head, 0, log.clock.monotonic(), log.io.store.incarnation(), Slice(head.epoch), 0)
         self._unsealed = 0
 
     @property

@@ -91,15 +91,16 @@ class Log:
         For whoever answers a reader, or seals: nothing that was put before the call may be missing.
         """
         for _ in range(_ATTEMPTS):
-            read_at = self.clock.monotonic()
+            read_at, incarnation = self.clock.monotonic(), self.io.store.incarnation()
             record = self.io.store.get_head(self.key)
             if record is None:
-                self.view = None
+                if self._bring_back(incarnation):
+                    continue
                 return None
             head = read_head(record)
             try:
-                if self.view is not None and record.revision < self.view.revision:
-                    self._recovery.put_again(head)  # a crash took the newest heads, and may have taken more
+                if self.view is not None and self._outlived(self.view, record.revision, incarnation):
+                    self._recovery.put_again(head)
                 slice_ = self._slice(head)
             except CorruptRecord as error:
                 # What is known may hold what the store has lost, and now a part of what came since: read all anew.
@@ -111,9 +112,22 @@ class Log:
             if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
                 continue  # held up: what it named may be removed by now, and a removed slot looks like a free one
             last = max((seq for seq in slice_.events if seq > head.sealed), default=head.sealed)
-            self.view = View(head, record.revision, read_at, slice_, last)
+            self.view = View(head, record.revision, read_at, incarnation, slice_, last)
             return self.view
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
+
+    def _outlived(self, view: View, revision: int, incarnation: object) -> bool:
+        """Whether there was a crash since the view was read: it may have taken the newest heads, and more."""
+        return revision < view.revision or view.incarnation != incarnation
+
+    def _bring_back(self, incarnation: object) -> bool:
+        """The head is not there: forget the view. Whether a crash took it, and it is there again, or another one."""
+        known, self.view = self.view, None
+        if known is None or known.head.deleted or known.incarnation == incarnation or not self._is_young(known):
+            return False
+        self.swap(known.head, None)
+        self._recovery.put_again(known.head)
+        return True
 
     def recover(self, error: CorruptRecord) -> None:
         """Return if trying again may succeed: the head moved on, a lost record was restored, or a stray one was removed
@@ -159,6 +173,10 @@ class Log:
         return view
 
     def _is_fresh(self, view: View) -> bool:
+        """Whether to act upon it; not after a crash, which may have taken the head that it tells of."""
+        return self._is_young(view) and view.incarnation == self.io.store.incarnation()
+
+    def _is_young(self, view: View) -> bool:
         young = self.clock.monotonic() - view.read_at <= self.settings.grace / 10
         return young and view.head.outlasts(self.clock.now())
 
@@ -244,7 +262,7 @@ class Log:
 
     def create_stream(self, ttl: int | None, tombstone: View | None = None) -> View | None:
         """Swap in the head of an empty stream; None if somebody else did."""
-        read_at, now = self.clock.monotonic(), int(self.clock.now())
+        read_at, incarnation, now = self.clock.monotonic(), self.io.store.incarnation(), int(self.clock.now())
         head = Head(self.thread_id, self.namespace, keys.new_epoch(), self.settings.window, ttl=ttl, extended_at=now)
         if tombstone is not None:
             # Its epoch was never used; what it has still to remove stays known.
@@ -253,7 +271,7 @@ class Log:
         if revision is None:
             self.view = None
             return None
-        self.view = View(head, revision, read_at, Slice(head.epoch), 0)
+        self.view = View(head, revision, read_at, incarnation, Slice(head.epoch), 0)
         return self.view
 
     def _create(self, view: View, event: Event, check: bytes) -> bool:

@@ -115,6 +115,9 @@ class MemoryStore:
             live = [key for key, (_, expires) in self._log.items() if self._is_live(expires)]
         return (key for key in live if in_partition(key, partition))
 
+    def incarnation(self) -> object:
+        return None  # what survives is all there is
+
     def settled(self) -> bytes:
         self._require_open()
         return b""

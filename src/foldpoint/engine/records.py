@@ -130,6 +130,13 @@ class RecordStore(Protocol):
         """All keys of log records, lazily, in shares as for `heads`. For the sweep only; may be slow."""
         ...
 
+    def incarnation(self) -> object:
+        """A token for the servers that hold the records: once it is another, a crash may have taken what they held.
+
+        Asked at each put: a look at a variable, but for now and then.
+        """
+        ...
+
     def settled(self) -> bytes:
         """A token for where the records lie: as long as it stays the same, `heads` and `keys` tell all there is.
 

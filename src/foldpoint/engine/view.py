@@ -14,11 +14,15 @@ _CONTEXT_EVENTS = 16
 
 @dataclass
 class View:
-    """The head as read at `read_at` (monotonic seconds), the events from its snapshot on, and the last one's number."""
+    """The head as read at `read_at` (monotonic seconds), the events from its snapshot on, and the last one's number.
+
+    incarnation: the store's, before it was read.
+    """
 
     head: Head
     revision: int
     read_at: float
+    incarnation: object
     slice: Slice
     last: int
 

@@ -55,17 +55,28 @@ class Agreement:
 
     def require(self) -> None:
         """Raises Refusal unless they agreed lately. Asks each node where that is not known, once for all threads."""
-        if self._holds():
+        if self.holds():
             return
         came = time.monotonic()
         with self._lock:
-            if self._holds() or self._held_at >= came:
+            if self.holds() or self._held_at >= came:
                 return
             if self._refused and self._refused[0] >= came:
                 raise Refusal(*self._refused[1:])
             self._ask()
 
-    def _holds(self) -> bool:
+    def named_by_all(self) -> str | None:
+        """`cluster`, once it is known. Raises as `require`."""
+        self.require()
+        return self.cluster
+
+    @property
+    def cluster(self) -> str | None:
+        """The key of the cluster that all nodes were in when they were asked last."""
+        return self._cluster
+
+    def holds(self) -> bool:
+        """Whether they agreed lately, as far as is known without asking."""
         young = time.monotonic() < self._held_at + self._silence / _SHARE
         return young and self._client.get_node_names() == self._nodes
 

@@ -162,6 +162,9 @@ class SqliteStore:
         pages = self._pages(f"SELECT key FROM log WHERE {_LIVE} AND {_NEXT_PAGE}")
         return (key for (key,) in pages if in_partition(key, partition))
 
+    def incarnation(self) -> object:
+        return None  # what survives is all there is
+
     def settled(self) -> bytes:
         self._file.require_open()
         return b""
