@@ -45,8 +45,8 @@ class Settings(BaseSettings):
     )
     grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         600.0,
-        description="seconds that superseded records stay; writers trust what they know for a tenth of it. All who use a "
-        "store need the same: what one removes early another may still rely on",
+        description="seconds that superseded records stay; writers trust what they know for a tenth of it. One for all "
+        "that use a store: what one removes early another may still rely on",
     )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256 * 1024 * 1024,
