@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from stores import BACKENDS, SHARED, Harness
 
-from foldpoint.engine.records import HeadRecord, RecordStore
+from foldpoint.engine.records import UNCHANGED, HeadRecord, RecordStore
 from foldpoint.errors import StoreUnavailable
 
 MANY = 1203  # more than any backend fetches in one go
@@ -465,6 +465,20 @@ class TestExpiry:
         harness.advance(5)
         assert store.get_head(b"a") == head(key=b"a", revision=2)
         assert store.get_head(b"b") is None
+
+    def test_unless_it_is_to_stay_as_it_is(self, store: RecordStore, harness: Harness) -> None:
+        for key, ttl in ((b"a", 3), (b"b", None), (b"c", 60)):
+            store.swap(head(key=key), expected=None, ttl=ttl)
+        harness.advance(1)
+        for key in (b"a", b"b", b"c"):
+            assert store.swap(head(key=key, revision=2), expected=1, ttl=UNCHANGED) is True
+        assert store.get_head(b"a") == head(key=b"a", revision=2)
+        harness.advance(4)
+        assert store.get_head(b"a") is None
+        assert store.swap(head(key=b"a", revision=3), expected=2, ttl=UNCHANGED) is False
+        assert [store.get_head(key) for key in (b"b", b"c")] == [head(key=key, revision=2) for key in (b"b", b"c")]
+        with pytest.raises(ValueError, match="ttl is -1"):
+            store.swap(head(key=b"d"), expected=None, ttl=UNCHANGED)
 
     def test_a_swap_or_create_that_fails_leaves_the_expiry(self, store: RecordStore, harness: Harness) -> None:
         store.swap(head(), expected=None, ttl=3)

@@ -155,6 +155,23 @@ def test_compacting_an_unused_thread_lets_it_live_no_longer(saver: FoldpointSave
     assert ids(saver, config()) == []
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 60, 86_400])
+def test_a_thread_that_is_sealed_in_its_last_moment_by_a_clock_that_is_ahead_expires_whole(
+    store: MemoryStore, clock: Clock, ahead: int
+) -> None:
+    with FoldpointSaver(Engine(store, Settings(window=8), clock=clock), ttl=TTL, compaction="off") as saver:
+        chain(saver, 6)
+    other = Clock()
+    clock.at += 12.5 * MINUTE - 0.5
+    other.at = clock.at + ahead
+    engine = Engine(store, Settings(window=8), clock=other)
+    with engine.log("thread", "") as log:
+        assert log.seal()
+    clock.at += 1
+    assert ids(saver, config()) == []
+    assert Engine(store, Settings(window=8), clock=clock).latest("thread", "") is None
+
+
 def test_a_put_after_a_thread_expired_begins_it_again(store: MemoryStore, clock: Clock) -> None:
     with FoldpointSaver(Engine(store, Settings(grace=600), clock=clock), ttl={"default_ttl": 0.5}) as saver:
         line = chain(saver, 3)

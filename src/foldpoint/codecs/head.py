@@ -100,7 +100,7 @@ class Head:
         return None if self.ttl is None else 2 * self.ttl
 
     def expires_in(self, now: float) -> int | None:
-        """Seconds that the head has to live as of `now`: 1.25 times the TTL after the last extension, whoever swaps it.
+        """Seconds that the head has to live as of `now`: 1.25 times the TTL after the last extension.
 
         Uses less than a quarter of the TTL after an extension extend nothing; so it lives for the TTL after those too.
         Where `now` says that it is over, or not begun, clocks differ: the head is there, so it lives from now on.

@@ -238,7 +238,7 @@ class Engine:
                 for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
                     self.store.extend(batch, ttl=2 * ttl)
                 extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()))
-                if revision := log.swap(extended, view.revision):
+                if revision := log.swap(extended, view.revision, extends=True):
                     before, view.head, view.revision = view.head.ttl, extended, revision
                     if before != ttl:
                         self._leave_window(log, view)

@@ -33,7 +33,7 @@ from foldpoint.engine.fold import Slice
 from foldpoint.engine.io import RecordIO
 from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import Reader, read_head
-from foldpoint.engine.records import HeadRecord
+from foldpoint.engine.records import UNCHANGED, HeadRecord
 from foldpoint.engine.recovery import Recovery
 from foldpoint.engine.sealing import Sealer
 from foldpoint.engine.view import View
@@ -70,14 +70,16 @@ class Log:
         self.view: View | None = None
         self._recovery = Recovery(thread_id, self.reader)
 
-    def swap(self, head: Head, revision: int | None) -> int | None:
+    def swap(self, head: Head, revision: int | None, *, extends: bool = False) -> int | None:
         """Store `head` over the one of `revision` (None: over none). Durable. Its revision; None if another is stored.
 
+        extends: it lives as it says. Else it lives as long as the one before, as the records that it names do.
         A crash may bring older heads back. So no two ever have one revision: an old swap still under way must fail.
         """
         following = (revision or 0) + random.randint(1, _STRIDE)
         record = HeadRecord(self.key, keys.text(self.thread_id), following, self._value(head))
-        stored = self.io.store.swap(record, expected=revision, ttl=head.expires_in(self.clock.now()))
+        ttl = head.expires_in(self.clock.now()) if extends or revision is None else UNCHANGED
+        stored = self.io.store.swap(record, expected=revision, ttl=ttl)
         return record.revision if stored else None
 
     def _value(self, head: Head) -> bytes:
@@ -267,7 +269,7 @@ class Log:
         if tombstone is not None:
             # Its epoch was never used; what it has still to remove stays known.
             head = replace(head, epoch=tombstone.head.epoch, dead=tombstone.head.dead)
-        revision = self.swap(head, tombstone.revision if tombstone else None)
+        revision = self.swap(head, tombstone.revision if tombstone else None, extends=True)
         if revision is None:
             self.view = None
             return None

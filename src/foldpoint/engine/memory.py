@@ -9,6 +9,7 @@ from foldpoint.engine.clock import SystemClock
 from foldpoint.engine.forks import forks
 from foldpoint.engine.records import (
     MIB,
+    UNCHANGED,
     Capabilities,
     Finding,
     HeadRecord,
@@ -65,13 +66,12 @@ class MemoryStore:
 
     def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
         self._require_open()
-        check_swap(head, expected)
-        expires = self._expiry(ttl)
+        check_swap(head, expected, ttl)
         with self._lock:
             stored = self._live_head(head.key)
             if (stored.revision if stored else None) != expected:
                 return False
-            self._heads[head.key] = (head, expires)
+            self._heads[head.key] = (head, self._heads[head.key][1] if ttl == UNCHANGED else self._expiry(ttl))
             return True
 
     def heads(self, thread: bytes | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[HeadRecord]:

@@ -21,6 +21,8 @@ from typing import Protocol
 
 MIB = 1024 * 1024
 MAX_KEY = 64
+UNCHANGED = -1
+"""For the `ttl` of a swap: what is stored expires when the head in its place would have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,8 @@ class RecordStore(Protocol):
     def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
         """Store `head` if the stored revision equals `expected` (None: if there is no head); True if stored.
 
-        Atomic and durable. `head.revision` must differ from `expected`. A False changes nothing, not even the
-        expiry.
+        Atomic and durable. `head.revision` must differ from `expected`. ttl: also UNCHANGED, where a head is expected.
+        A False changes nothing, not even the expiry.
         """
         ...
 
@@ -161,9 +163,11 @@ def check_records(records: Sequence[tuple[bytes, bytes]], max_record: int) -> No
             raise ValueError(f"record {key.hex()} has {len(value)} bytes, over the store's max_record of {max_record}")
 
 
-def check_swap(head: HeadRecord, expected: int | None) -> None:
-    """ValueError for a key over 64 bytes, or a revision that does not move."""
+def check_swap(head: HeadRecord, expected: int | None, ttl: int | None) -> None:
+    """ValueError for a key over 64 bytes, a revision that does not move, or a TTL that is none."""
     _check_key(head.key)
+    if ttl != UNCHANGED or expected is None:
+        check_ttl(ttl)
     if head.revision == expected:
         raise ValueError(f"head {head.key.hex()}: the new revision {expected} equals the expected one")
 

@@ -31,6 +31,7 @@ from foldpoint.engine.aerospike.client import Answer, Link, Policy, chunks, piec
 from foldpoint.engine.aerospike.config import Settings, examine, expires, largest_value, read_settings
 from foldpoint.engine.aerospike.errors import KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, Refusal, verb
 from foldpoint.engine.records import (
+    UNCHANGED,
     Capabilities,
     Finding,
     HeadRecord,
@@ -155,8 +156,8 @@ class AerospikeStore:
     @verb
     def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
         """As the contract says; after a lost answer True only if the head is (still) exactly this one."""
-        check_swap(head, expected)
-        expiry = self._expiry(ttl)
+        check_swap(head, expected, ttl)
+        expiry = int(aerospike.TTL_DONT_UPDATE) if ttl == UNCHANGED else self._expiry(ttl)
         in_doubt = False
 
         def attempt() -> bool:

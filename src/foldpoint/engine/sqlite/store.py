@@ -16,6 +16,7 @@ from typing import Any
 from foldpoint.engine.clock import SystemClock
 from foldpoint.engine.records import (
     MIB,
+    UNCHANGED,
     Capabilities,
     Finding,
     HeadRecord,
@@ -48,6 +49,7 @@ _CREATE_HEAD = (
 _SWAP_HEAD = (
     f"UPDATE heads SET thread = ?, revision = ?, value = ?, expires = ? WHERE key = ? AND {_LIVE} AND revision = ?"
 )
+_SWAP_VALUE = f"UPDATE heads SET thread = ?, revision = ?, value = ? WHERE key = ? AND {_LIVE} AND revision = ?"
 
 
 class SqliteStore:
@@ -116,10 +118,14 @@ class SqliteStore:
 
     def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
         self._file.require_open()
-        check_swap(head, expected)
-        new = (head.thread, head.revision, head.value, self._expiry(ttl), head.key, self._clock())
+        check_swap(head, expected, ttl)
+        told = (head.thread, head.revision, head.value)
         with self._file.writing() as db:
-            done = db.execute(_CREATE_HEAD, new) if expected is None else db.execute(_SWAP_HEAD, (*new, expected))
+            if ttl == UNCHANGED:
+                done = db.execute(_SWAP_VALUE, (*told, head.key, self._clock(), expected))
+            else:
+                new = (*told, self._expiry(ttl), head.key, self._clock())
+                done = db.execute(_CREATE_HEAD, new) if expected is None else db.execute(_SWAP_HEAD, (*new, expected))
             return done.rowcount == 1
 
     def heads(self, thread: bytes | None = None, *, partition: tuple[int, int] = (0, 1)) -> Iterator[HeadRecord]:
