@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Mapping
 
 import aerospike_server
@@ -35,6 +36,9 @@ class Proxy:
         self._to_lose = 0
         self._to_pass: int | None = None
         self._code = 0
+        self.rate: float | None = None
+        """Bytes a second on the way to the server."""
+        self._link = threading.Lock()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -58,6 +62,9 @@ class Proxy:
         return client
 
     def answer(self, request: bytes, server: socket.socket) -> bytes:
+        if self.rate:
+            with self._link:
+                time.sleep(len(request) / self.rate)
         server.sendall(request)
         answer = read_message(server)
         while answer and request[1] == DATA and not (names_one_record(request) or is_last(answer)):

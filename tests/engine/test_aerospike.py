@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ import pytest
 from aerospike_front import Proxy
 from aerospike_server import Cluster, open_on, set_config
 
+from foldpoint.engine.aerospike.client import BYTES_PER_MS
 from foldpoint.engine.aerospike.store import PAGE, THREAD_HASH, AerospikeStore
 from foldpoint.engine.records import HeadRecord
 from foldpoint.errors import (
@@ -544,3 +546,14 @@ def is_alive(process: str) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_large_value_passes_a_slow_link(behind: AerospikeStore, proxy: Proxy) -> None:
+    """Of the speed that time-outs are made for: what is sent at once must be there while it may be applied."""
+    records = [(b"part %d" % n, random.Random(n).randbytes(500_000)) for n in range(24)]
+    proxy.rate = 1000 * BYTES_PER_MS
+    try:
+        assert behind.create(records, ttl=None) == [True] * len(records)
+    finally:
+        proxy.rate = None
+    assert behind.get_many([key for key, _ in records]) == [value for _, value in records]

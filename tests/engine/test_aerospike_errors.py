@@ -111,7 +111,7 @@ class TestRefusals:
         [
             (81, StoreForbidden, "grant it the roles read-write and sindex-admin"),
             (80, StoreForbidden, "wants a user and a password"),
-            (8, StoreFull, "add storage or nodes, or remove data"),
+            (8, StoreFull, "add storage or nodes, or raise its stop-writes limits"),
             (13, RecordTooBig, "max-record-size"),
             (14, StoreBusy, "hot: .* raise transaction-pending-limit"),
             (18, StoreBusy, "add devices, or raise max-write-cache"),
@@ -214,7 +214,7 @@ class TestLimits:
         set_config(cluster, "stop-writes-sys-memory-pct=1")
         wait_for_statistic(cluster, "stop_writes", "true")
         for call in (ONE_RECORD["create"], ONE_RECORD["swap in"], MANY["create many"]):
-            with pytest.raises(StoreFull, match="add storage or nodes, or remove data"):
+            with pytest.raises(StoreFull, match="add storage or nodes, or raise its stop-writes limits"):
                 call(store)
         with pytest.raises(StoreFull):
             engine.put("t", "", numbered(1, noise=random.Random(0).randbytes(2_000_000)))

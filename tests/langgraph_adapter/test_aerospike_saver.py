@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -57,6 +60,27 @@ class TestClient:
             ended_well(forked(work))
             assert ids(saver, config()) == [id_of(where)]
         server.drop(prefix)
+
+    @pytest.mark.parametrize("end", ["sys.exit()", "store.close(); sys.exit()", "del store; gc.collect(); os._exit(0)",
+                                     "store = AerospikeStore.connect(HOSTS, NAMESPACE); gc.collect(); store.close()"])  # fmt: skip
+    def test_a_child_ends_well_whatever_becomes_of_its_parents_store(self, end: str) -> None:
+        """The client's own end would wait there for threads that the child does not have."""
+        server = aerospike_server.target()
+        script = f"""
+            import gc, os, signal, sys
+            from foldpoint.engine.aerospike import AerospikeStore
+            HOSTS, NAMESPACE = {server.hosts!r}, {server.namespace!r}
+            store = AerospikeStore.connect(HOSTS, NAMESPACE)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                {end}
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            store.get_many([b"x"])
+            store.close()
+        """
+        subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30)
 
     def test_its_settings_are_those_of_the_environment(self, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FOLDPOINT_WINDOW", "7")

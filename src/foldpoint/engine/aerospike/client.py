@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from foldpoint.engine.aerospike.errors import (
     Refusal,
     translate,
 )
+from foldpoint.engine.forks import forks
 from foldpoint.errors import StoreUnavailable
 
 Policy: TypeAlias = dict[str, Any]
@@ -43,9 +45,9 @@ CLOSED = 11  # also what a client answers that its owner has closed
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 LONGEST_CALL = 60.0
-BATCH_BYTES = 16 * 1024 * 1024
-BATCH_WRITES = 1000
 BYTES_PER_MS = 4 * 1024  # the slowest link for which a large batch gets time
+BATCH_BYTES = 500 * BYTES_PER_MS  # a write may be applied for about a second after it was sent
+BATCH_WRITES = 1000
 
 # Milliseconds. A read leaves a silent node for a replica after socket_timeout; a write never repeats itself, because
 # only the store knows whether what it then finds is its own.
@@ -69,6 +71,7 @@ FIXED: Mapping[str, Policy] = {
         "max_retries": 0,
         "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL,
         "key": aerospike.POLICY_KEY_SEND,
+        "gen": aerospike.POLICY_GEN_IGNORE,
     },
     "batch_read": READING,
     "batch_write": {"max_retries": 0},
@@ -95,6 +98,11 @@ class Link:
         self._calls = 0
         self._idle = threading.Condition()
         self._pid = os.getpid()
+        forks.renew_after(self)
+
+    def after_fork_in_child(self) -> None:
+        """The end of the client waits for threads that the child does not have: there it never ends."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.client))
 
     def __enter__(self) -> None:
         self.require_open()
@@ -256,7 +264,8 @@ def read_answers(keys: Sequence[bytes], batch: BatchRecords) -> list[Answer]:
         about, bins = answer.record[1:] if answer.record else ({"gen": 0}, None)
         silent = answer.result == NO_ANSWER or (answer.result == 0 and about["gen"] == 0)
         code = batch.result if silent and not whole else answer.result
-        answers.append(Answer(key, code, bins, answer.message or "no further detail"))
+        text = "no further detail" if not answer.message or "AEROSPIKE_OK" in answer.message else answer.message
+        answers.append(Answer(key, code, bins, text))
     return answers
 
 

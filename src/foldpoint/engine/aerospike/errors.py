@@ -25,19 +25,27 @@ DROPPED = -2  # what is asked of a node that the client does not know any more
 LATE = frozenset({26, 27})  # what a write is answered with that came after its time
 KEY_EXISTS, NOT_FOUND, NO_NODE, NO_ANSWER, BATCH_FAILED = 5, 2, -8, -15, -16
 
-TOO_LATE = "the write came too late to its node, and was refused; are the clocks of all nodes alike?"
+TOO_LATE = "the write came too late to its node; are the clocks of all nodes alike, and the link fast enough?"
 
 FAILURES: Mapping[int, tuple[type[StoreUnavailable], str]] = {
     INVALID: (StoreUnavailable, "the server calls the request invalid; is it older than release 6.0?"),
     CLUSTER_CHANGE: (StoreUnavailable, "nodes come, go or are cut off; try again when the cluster is whole"),
-    8: (StoreFull, "the namespace has stopped writes: it is full; add storage or nodes, or remove data"),
+    8: (
+        StoreFull,
+        "the namespace has stopped writes: it is full; add storage or nodes, or raise its stop-writes "
+        "limits for as long as it takes to delete",
+    ),
     9: (StoreUnavailable, "no answer in time; is a node down or overloaded?"),
     11: (StoreUnavailable, "the cluster is not available, or the client was closed"),
     13: (RecordTooBig, "the record is over the namespace's max-record-size; was that lowered? Reconnect, or raise it"),
     14: (StoreBusy, "the record is hot: too many writers at once; spread them, or raise transaction-pending-limit"),
     18: (StoreBusy, "the device cannot keep up; write less, add devices, or raise max-write-cache"),
     20: (StoreMismatch, "the server has no such namespace"),
-    22: (StoreReadOnly, "the server forbids the write: a TTL with nsup-period 0, or a set's stop-writes limit"),
+    22: (
+        StoreReadOnly,
+        "the server forbids the write: a TTL with nsup-period 0, a set's stop-writes limit, or clocks of "
+        "nodes that differ too much",
+    ),
     26: (StoreUnavailable, TOO_LATE),
     27: (StoreUnavailable, TOO_LATE),
     51: (StoreUnavailable, "this server has no access control; leave out user and password"),

@@ -48,6 +48,7 @@ LONGEST_PREFIX = 40
 LONGEST_TTL = 10 * 365 * 86_400  # the server's max; it refuses more
 BATCH_READS = 256
 PAGE = 1000
+ANY_GENERATION = aerospike.POLICY_GEN_IGNORE  # stated, as all is, since a client that was given has its own defaults
 
 log = logging.getLogger("foldpoint")
 Key: TypeAlias = tuple[str, str, bytearray]
@@ -179,7 +180,7 @@ class AerospikeStore:
 
     @verb
     def extend(self, keys: Iterable[bytes], *, heads: Iterable[bytes] = (), ttl: int | None) -> None:
-        policy = {"ttl": self._expiry(ttl), "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL}
+        policy = {"ttl": self._expiry(ttl), "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL, "gen": ANY_GENERATION}
         for name, wanted in ((self._log_key, keys), (self._head_key, heads)):
             for some in pieces(wanted):
                 self._send_all(some, name, operations.touch(), policy)
@@ -195,6 +196,7 @@ class AerospikeStore:
             "ttl": aerospike.TTL_DONT_UPDATE,
             "exists": aerospike.POLICY_EXISTS_UPDATE,
             "commit_level": aerospike.POLICY_COMMIT_LEVEL_ALL,
+            "gen": ANY_GENERATION,
         }
         for some in pieces(keys):
             self._send_all(some, self._log_key, operations.write(VALUE, bytearray()), policy)
@@ -294,7 +296,7 @@ class AerospikeStore:
     def _create_all(self, values: Mapping[bytes, bytes], expiry: int, again: bool = False) -> dict[bytes, bool]:
         """Whether each was created. `again`: an attempt went before, so what exists may be its doing."""
         fixed = self._policies["write"]
-        policy = {name: fixed[name] for name in ("key", "commit_level")}
+        policy = {name: fixed[name] for name in ("key", "commit_level", "gen")}
         policy |= {"exists": aerospike.POLICY_EXISTS_CREATE, "ttl": expiry}
         created: dict[bytes, bool] = {}
 
@@ -357,7 +359,9 @@ class AerospikeStore:
         def send(some: Sequence[bytes]) -> BatchRecords:
             keys = [self._log_key(key) for key in some]
             return self._client.batch_remove(
-                keys, self._policies["batch_write"], {"expressions": self._link.changes_in_time()}
+                keys,
+                self._policies["batch_write"],
+                {"expressions": self._link.changes_in_time(), "gen": ANY_GENERATION},
             )
 
         self._link.settle(keys, send, (0, NOT_FOUND))
