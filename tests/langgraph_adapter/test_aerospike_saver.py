@@ -61,8 +61,15 @@ class TestClient:
             assert ids(saver, config()) == [id_of(where)]
         server.drop(prefix)
 
-    @pytest.mark.parametrize("end", ["sys.exit()", "store.close(); sys.exit()", "del store; gc.collect(); os._exit(0)",
-                                     "store = AerospikeStore.connect(HOSTS, NAMESPACE); gc.collect(); store.close()"])  # fmt: skip
+    @pytest.mark.parametrize(
+        "end",
+        [
+            "sys.exit()",
+            "store.close(); sys.exit()",
+            "del store; gc.collect(); os._exit(0)",
+            "store = AerospikeStore.connect(HOSTS, NAMESPACE); gc.collect(); store.close()",
+        ],
+    )
     def test_a_child_ends_well_whatever_becomes_of_its_parents_store(self, end: str) -> None:
         """The client's own end would wait there for threads that the child does not have."""
         server = aerospike_server.target()
