@@ -807,3 +807,32 @@ def test_on_aerospike_a_cold_start_brings_no_thread_back_and_what_a_crash_took_i
         assert verified.sound
         assert named(Engine(store)) == [key for key in named(Engine(store)) if store.get_many([key])[0] is not None]
     store.close()
+
+
+@pytest.mark.parametrize("storage", ["device", "memory"])
+def test_on_aerospike_what_a_writer_that_rested_puts_after_all_nodes_died_is_seen_by_all(
+    own: Callable[..., servers.Cluster], storage: str
+) -> None:
+    """What was put less than a second before is on no device, nor the heads that it moved."""
+    node = own(storage=storage)
+    settings, threads = Settings(window=8, compaction="off"), [f"t{n}" for n in range(8)]
+    store = servers.connect(node.hosts, node.namespace)
+    engine = Engine(store, settings)
+    for n in range(30):
+        for thread in threads:
+            engine.put(thread, "", numbered(n))
+        if n == 9 and storage == "device":
+            time.sleep(3)
+    node.kill(0)
+    node.restart(0)
+    for thread in threads:
+        engine.put(thread, "", numbered(30))
+    other = servers.connect(node.hosts, node.namespace)
+    reader = Engine(other, settings)
+    for thread in threads:
+        assert numbers(reader, thread) == [*reversed(range(31))]
+        for n in range(31, 60):
+            reader.put(thread, "", numbered(n))
+        assert numbers(Engine(other, settings), thread) == [*reversed(range(60))]
+    store.close()
+    other.close()
