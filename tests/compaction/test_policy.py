@@ -112,7 +112,11 @@ def test_the_order_of_entries_and_an_empty_prefix_do_not_matter() -> None:
         ("a.json", json.dumps({"defaults": {}}), "defaults: there is no such rule, or not there"),
         ("a.toml", "keep_last = 3\n", "keep_last: there is no such rule, or not there: rules stand under [default]"),
         ("a.toml", "[default]\nkeep_last = true\n", "default.keep_last: give a number"),
-        ("a.toml", "[default]\nkeep_newer_than = 30\n", "default.keep_newer_than: give a unit, such as 30d or 30s"),
+        (
+            "a.toml",
+            "[default]\nkeep_newer_than = 30\n",
+            "default.keep_newer_than: give a length of time, such as 30d or 30s",
+        ),
         ("a.toml", "[default]\nkeep_with_metadata = ['']\n", "default.keep_with_metadata.0: "),
         ("a.toml", "[[threads]]\nprefix = 'a'\n" * 2, "policy: two entries have the prefix 'a'"),
         ("a.json", "{", "not JSON"),

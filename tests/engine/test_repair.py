@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -30,7 +31,7 @@ from foldpoint.engine import keys, repair
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.snapshot import snapshot_events
-from foldpoint.errors import CorruptRecord, LostRecord, StoreBusy, StrayRecord
+from foldpoint.errors import CorruptRecord, LostRecord, StoreBusy, StoreUnavailable, StrayRecord
 
 
 @pytest.fixture(autouse=True)
@@ -694,6 +695,72 @@ def test_a_thread_that_a_crash_took_is_brought_back_by_who_has_just_begun_it() -
     stream.store.crash({}, {})
     stream.engine.put("t", "", numbered(3))
     assert numbers(stream.fresh()) == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("verb", ["swap", "get_many", "get_head", "create"])
+@pytest.mark.parametrize("turn", range(3))
+def test_what_is_to_be_brought_back_is_not_forgotten_if_that_fails(verb: str, turn: int) -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    seam = Interrupted(stream.store)
+    engine = stream.fresh(seam)  # type: ignore[arg-type]
+    for n in range(3):
+        engine.put("t", "", numbered(n))
+    stream.store.crash({}, {})
+    left = turn
+
+    def fails() -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            seam.before[verb] = fails
+            return
+        raise StoreUnavailable("not yet")
+
+    seam.before[verb] = fails
+    for _ in range(5):
+        with suppress(StoreUnavailable):
+            engine.put("t", "", numbered(3))
+            break
+    assert numbers(stream.fresh()) == [3, 2, 1, 0]
+
+
+def test_a_thread_that_is_lost_as_a_whole_begins_anew_and_is_not_damaged() -> None:
+    """As on servers that hold nothing on disk, some time after what it is made of was put."""
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 40)
+    stream.engine.io._sent.clear()
+    stream.store.crash({}, {})
+    assert stream.engine.latest("t", "") is None
+    stream.engine.put("t", "", numbered(40, 39))
+    assert numbers(stream.fresh()) == [40]
+
+
+def test_what_is_remembered_is_put_again_by_who_has_forgotten_the_stream() -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 3)
+    heads, records = {**stream.store._heads}, stream.store.records()
+    stream.put(3, 6)
+    stream.engine._forget()
+    stream.store.crash(heads, records)
+    stream.engine.put("t", "", numbered(6))
+    assert numbers(stream.fresh()) == [*reversed(range(7))]
+
+
+def test_nothing_is_built_upon_what_another_put_and_a_crash_took() -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 3)
+    heads, records = {**stream.store._heads}, stream.store.records()
+    stream.fresh().put("t", "", numbered(3))
+    latest = stream.engine.latest("t", "")
+    assert latest is not None
+    assert latest.folded.header.id == id_of(3)
+    stream.store.crash(heads, records)
+    stream.engine.put("t", "", numbered(4))
+    assert numbers(stream.fresh()) == [4, 2, 1, 0]
 
 
 def test_a_thread_that_is_gone_is_not_brought_back_unless_a_crash_can_have_taken_it() -> None:

@@ -11,7 +11,7 @@ from checkpoints import numbered, numbers
 from moving import Interrupted
 
 from foldpoint import Engine, Settings
-from foldpoint.compaction import KeepLast, rewrite_thread
+from foldpoint.compaction import KeepLast, reseal_thread, rewrite_thread
 from foldpoint.compaction import verify as verifying
 from foldpoint.compaction.verify import verify
 from foldpoint.engine import keys, sealing
@@ -127,6 +127,18 @@ def test_of_a_snapshot_that_was_replaced_only_the_number_stays_where_a_crash_may
     stored = [key for key in store._log if keys.kind_of(key) in (b"p", b"k")]
     assert {int.from_bytes(key[17:21], "big") for key in stored} == set(range(1, head.snapshots + 1))
     held = [key for key in stored if keys.kind_of(key) == b"p" and store.get_many([key]) != [b""]]
+    assert sorted(held) == ([] if head.snapshot.kept else keys.snapshot_parts(head.epoch, head.snapshot))
+    assert numbers(Engine(store)) == [*reversed(range(200))]
+
+
+def test_so_it_is_in_an_epoch_that_is_written_anew() -> None:
+    store = Unordered(max_record=10_000)
+    engine = with_snapshots(store)
+    assert [*reseal_thread(engine, "t")]
+    [head] = engine.heads("t")
+    assert head.snapshot is not None
+    stored = [key for key in store._log if keys.epoch_of(key) == head.epoch and keys.kind_of(key) == b"p"]
+    held = [key for key in stored if store.get_many([key]) != [b""]]
     assert sorted(held) == ([] if head.snapshot.kept else keys.snapshot_parts(head.epoch, head.snapshot))
     assert numbers(Engine(store)) == [*reversed(range(200))]
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 import pytest
-from building import config
+from building import checkpoint, config
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from foldpoint import Engine, FoldpointSaver, Settings
 from foldpoint.codecs.header import id_micros
 from foldpoint.compaction import DropRuns, KeepLast, Retention, compact_thread, rewrite_thread
+from foldpoint.engine.history import History
 from foldpoint.engine.memory import MemoryStore
 
 STEPS = 200
@@ -182,3 +183,27 @@ def test_a_copy_of_what_a_prune_kept_has_its_delta_channels() -> None:
             saver.prune(["thread"])
             assert compiled.get_state(config()).values == {"log": expected}
         assert compiled.invoke({"log": ["x"]}, config()) == {"log": [*expected, "x", "a"]}
+
+
+def test_to_prune_again_reads_a_history_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where parents were dropped before, and a channel stands in no checkpoint."""
+    read = 0
+    entries = History.entries
+
+    def counted(history: History, *args: Any) -> Any:
+        nonlocal read
+        for entry in entries(history, *args):
+            read += 1
+            yield entry
+
+    with FoldpointSaver.from_conn_string("memory:") as saver:
+        for run in range(60):
+            where = None
+            for step in range(3):
+                made = checkpoint({"a": run}, step)
+                made["channel_versions"]["never stored"] = 1
+                where = saver.put(where or config(), made, {"run_id": f"{run}"}, {})
+        rewrite_thread(saver.engine, "thread", Retention(keep_one_per_run=True))
+        monkeypatch.setattr(History, "entries", counted)
+        rewrite_thread(saver.engine, "thread", KeepLast(50))
+    assert 50 <= read <= 8 * 60

@@ -15,6 +15,7 @@ from foldpoint.cli.failure import Unusable, failures
 
 COMMANDS = ("compact", "stats", "sweep", "threads", "verify")
 
+_NOBODY_READS = 141  # as a shell says of a command that SIGPIPE ended
 EXAMPLES = """
 \b
 Examples:
@@ -47,7 +48,7 @@ class LazyGroup(click.Group):
             ctx.exit(128 + signal.SIGINT)
         except BrokenPipeError:  # as with `| head`: what is still to be flushed goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(128 + signal.SIGPIPE)
+            ctx.exit(_NOBODY_READS)
         except OSError as error:
             if error.errno != errno.ENOSPC or error.filename is not None:
                 raise

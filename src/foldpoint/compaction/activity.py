@@ -33,7 +33,7 @@ class Standing:
 
     @classmethod
     def of(cls, latest: Entry | None, begun: float, waiting: Collection[str] = ()) -> Standing:
-        """begun: when its head was made. waiting: checkpoints that writes came for, and that did not come."""
+        """begun: when its head was made, or extended last. waiting: ids of checkpoints that have only writes."""
         if latest is None:
             times = [id_micros(checkpoint_id) / 1e6 for checkpoint_id in waiting]
             made = max([begun, *times]) if all(times) else None

@@ -85,7 +85,7 @@ class Overlay:
         """What was created, emptied, or (None) removed here."""
         self._heads: dict[bytes, HeadRecord] = {}
         self._read: dict[bytes, int] = {}
-        """The revision of each head of the store below, when it was first read."""
+        """The revision of each head of the store below, when it was last read before it was changed here."""
 
     @property
     def capabilities(self) -> Capabilities:

@@ -26,7 +26,7 @@ _DURATION = re.compile(r"\s*".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?" for unit in
 def _to_seconds(given: Any) -> Any:
     """Of the short spelling; anything else is left to pydantic, which reads ISO 8601."""
     if isinstance(given, (int, float)):
-        raise ValueError(f"give a unit, such as {given}d or {given}s")
+        raise ValueError(f"give a length of time, such as {int(given)}d or {int(given)}s")
     found = _DURATION.fullmatch(given.strip()) if isinstance(given, str) else None
     if found is None or not any(found.groups()):
         return given

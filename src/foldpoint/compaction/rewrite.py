@@ -353,7 +353,9 @@ class EpochWriter:
     def finish(self) -> Head:
         """Seal what is left."""
         while self._view.last > self._view.head.sealed:
+            before = self._view.head
             self._view = self._log.sealer.advance(self._view, idle=True)
+            self._log.empty_replaced(before, self._view.head)
             self._view.slice.forget_states()
             self._unsealed = 0
         return self._view.head

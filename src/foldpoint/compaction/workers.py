@@ -71,7 +71,8 @@ class _Crew:
         process.start()
         there.close()
         self._links[here] = process
-        here.send(self._shares.popleft())
+        with suppress(BrokenPipeError):  # it is gone, as the next to be received from it tells
+            here.send(self._shares.popleft())
 
     def dismiss(self) -> None:
         """Tell all to stop after their present thread."""

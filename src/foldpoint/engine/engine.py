@@ -187,11 +187,14 @@ class Engine:
                     return view.slice.know(view.slice.checkpoints[parent])
                 except CorruptRecord as error:
                     log.recover(error)
-        # A fork from far back, or of what another process has put: only the first put upon it asks.
+        # A fork from far back, or of what another process has put.
         entry = self.find(thread_id, namespace, parent)
         if entry is None:
             return Known()
-        state = {name: Stored.of(value) for name, value in entry.state().items()}
+        try:
+            state = {name: Stored.of(value) for name, value in entry.state().items()}
+        except CorruptRecord:
+            return Known()  # what is put need not build upon it
         return Known(parent, entry.folded.header.channel_versions, state)
 
     # -- lifetime ------------------------------------------------------------------------------------------------------
@@ -375,14 +378,9 @@ class Engine:
         with self._guard:
             log = self._logs.pop(name, None) or self.reader(thread_id, namespace)
             self._logs[name] = log
-        with log.lock, named(*name):
+        with _used(log):
             try:
                 yield log
-            except FoldpointError:
-                raise
-            except BaseException:
-                log.view = None  # broken off anywhere: it may hold a part of what it was taking in
-                raise
             finally:
                 self._account(name, log)
 
@@ -416,9 +414,22 @@ def named(thread_id: str, namespace: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _used(log: Log) -> Iterator[None]:
+    """Locked. An error that is not our own may break off anywhere, amid taking something in: then the view goes."""
+    with log.lock, named(log.thread_id, log.namespace):
+        try:
+            yield
+        except FoldpointError:
+            raise
+        except BaseException:
+            log.view = None
+            raise
+
+
 def _guarded(log: Log, read: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with log.lock, named(log.thread_id, log.namespace):
+        with _used(log):
             return read(*args, **kwargs)
 
     return call

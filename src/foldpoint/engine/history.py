@@ -78,6 +78,7 @@ class History:
     def __init__(self, reader: Reader, view: View) -> None:
         self._reader = reader
         self._newest = view.slice
+        self._carried: dict[str, dict[str, Carried]] | None = None
         self._segments = view.head.snapshot.segments if view.head.snapshot else 0
         self._covers = view.head.snapshot.covers if view.head.snapshot else 0
         self._begin(Layout.of(view.head))
@@ -99,6 +100,16 @@ class History:
         if now is not None:
             self._begin(now)
         return now is not None
+
+    def carried_by_parent(self) -> dict[str, dict[str, Carried]]:
+        """What checkpoints carry along, by the parent that was dropped. Reads all of them, once."""
+        if self._carried is None:
+            found: dict[str, dict[str, Carried]] = {}
+            for folded in (entry.folded for entry in self.entries()):
+                if folded.carried and folded.header.parent is not None:
+                    found[folded.header.parent] = {**folded.carried, **found.get(folded.header.parent, {})}
+            self._carried = found
+        return self._carried
 
     def find(self, checkpoint_id: str) -> Entry | None:
         """The checkpoint with this id, wherever it lies; None if there is none. Two round trips but in rare cases."""
@@ -282,10 +293,9 @@ def channel_history(history: History, target: Entry, channels: Sequence[str]) ->
             if channel not in result and (value := ancestor.value(channel)) is not None:
                 result[channel] = Carried(value, tuple(reversed(collected[channel])))
     carried = oldest.folded.carried
-    if len(result) < len(collected) and not carried and (dropped := oldest.folded.header.parent) is not None:
+    if len(result) < len(collected) and not carried and oldest.folded.header.parent is not None:
         # A copy of a kept checkpoint: LangGraph puts it beside that, upon the parent that was dropped.
-        beside = (one.folded for one in history.entries() if one.folded.header.parent == dropped)
-        carried = next((one.carried for one in beside if one.carried), carried)
+        carried = history.carried_by_parent().get(oldest.folded.header.parent, carried)
     for channel in channels:
         if channel not in result:
             kept = carried.get(channel, Carried(None, ()))

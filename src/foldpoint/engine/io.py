@@ -49,6 +49,9 @@ class RecordIO:
         self.allow_plain = allow_plain
         self._sent: deque[_Sent] = deque()
         self._sent_bytes = 0
+        self._incarnation: object = None
+        self._doubtful: set[bytes] = set()
+        """Epochs of which events were sent to servers that are others by now."""
         self._lock = Lock()
 
     @property
@@ -93,11 +96,22 @@ class RecordIO:
         if self.store.capabilities.ordered or keys.kind_of(records[-1][0]) != b"e":
             return  # segments and snapshots follow from events, and may not fit what is written next
         sent = _Sent(time.monotonic(), records, ttl)
+        incarnation = self.store.incarnation()
         with self._lock:
+            if not self._sent:
+                self._incarnation = incarnation
             self._sent.append(sent)
             self._sent_bytes += sent.size
             while self._sent and (self._sent_bytes > _REMEMBERED_BYTES or sent.at - self._sent[0].at > _REMEMBERED):
                 self._sent_bytes -= self._sent.popleft().size
+
+    def outlived(self, epoch: bytes, incarnation: object) -> bool:
+        """Whether events of an epoch were created here lately, and not sent again since the servers are others."""
+        if incarnation != self._incarnation:
+            with self._lock:
+                self._incarnation = incarnation
+                self._doubtful |= {keys.epoch_of(sent.key) for sent in self._sent}
+        return epoch in self._doubtful
 
     def send_again(self, epoch: bytes, cleaned: int) -> int:
         """Create the events that were created here lately in an epoch and the store has lost; how many records.
@@ -110,11 +124,12 @@ class RecordIO:
             events = [one for one in self._sent if keys.epoch_of(one.key) == epoch and one.key > first]
         sent = {key: record for event in events for key, record in event.records}
         found = dict(zip(sent, self.store.get_many([*sent]), strict=True))
-        if any(found[event.key] not in (None, sent[event.key]) for event in events):
-            return 0
         lost = [(key, record) for key, record in sent.items() if found[key] is None]
+        if any(found[event.key] not in (None, sent[event.key]) for event in events):
+            lost = []
         if lost:
             self.store.create(lost, ttl=events[-1].ttl)
+        self._doubtful.discard(epoch)
         return len(lost)
 
     def _in_parts(self, key: bytes, record: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:

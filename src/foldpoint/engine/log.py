@@ -76,7 +76,8 @@ class Log:
         extends: it lives as it says. Else it lives as long as the one before, as the records that it names do.
         A crash may bring older heads back. So no two ever have one revision: an old swap still under way must fail.
         """
-        following = (revision or 0) + random.randint(1, _STRIDE)
+        known = self.view.revision if self.view is not None else 0
+        following = max(revision or 0, known) + random.randint(1, _STRIDE)
         record = HeadRecord(self.key, keys.text(self.thread_id), following, self._value(head))
         ttl = head.expires_in(self.clock.now()) if extends or revision is None else UNCHANGED
         stored = self.io.store.swap(record, expected=revision, ttl=ttl)
@@ -90,7 +91,8 @@ class Log:
     def load(self) -> View | None:
         """Read the stream: the head, then what is not known of the slice it names, in one batch. Sets the view.
 
-        For whoever answers a reader, or seals: nothing that was put before the call may be missing.
+        Right after a crash of the store it puts again what is known here and gone there. For whoever answers a reader,
+        or seals: nothing that was put before the call may be missing.
         """
         for _ in range(_ATTEMPTS):
             read_at, incarnation = self.clock.monotonic(), self.io.store.incarnation()
@@ -101,8 +103,9 @@ class Log:
                 return None
             head = read_head(record)
             try:
-                if self.view is not None and self._outlived(self.view, record.revision, incarnation):
+                if self._outlived(head, record.revision, incarnation):
                     self._recovery.put_again(head)
+                    self.view = None  # what others put may be gone too
                 slice_ = self._slice(head)
             except CorruptRecord as error:
                 # What is known may hold what the store has lost, and now a part of what came since: read all anew.
@@ -118,18 +121,40 @@ class Log:
             return self.view
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
 
-    def _outlived(self, view: View, revision: int, incarnation: object) -> bool:
-        """Whether there was a crash since the view was read: it may have taken the newest heads, and more."""
-        return revision < view.revision or view.incarnation != incarnation
+    def _outlived(self, head: Head, revision: int, incarnation: object) -> bool:
+        """Whether there was a crash since the stream was read or written here: it may have taken the newest heads, and
+        more.
+        """
+        view = self.view
+        since = view is not None and (revision < view.revision or view.incarnation != incarnation)
+        return self.io.outlived(head.epoch, incarnation) or since
 
     def _bring_back(self, incarnation: object) -> bool:
-        """The head is not there: forget the view. Whether a crash took it, and it is there again, or another one."""
-        known, self.view = self.view, None
+        """Where a crash has just taken the head, and all that is needed for the latest is there again: store it again.
+
+        Whether there is a head now, this or another's. Otherwise the stream expired, never was, or is lost as a whole.
+        """
+        known = self.view
         if known is None or known.head.deleted or known.incarnation == incarnation or not self._is_young(known):
+            self.view = None
             return False
-        self.swap(known.head, None)
         self._recovery.put_again(known.head)
-        return True
+        if whole := self._is_restored(known.head):
+            self.swap(known.head, None)
+        self.view = None
+        return whole
+
+    def _is_restored(self, head: Head) -> bool:
+        """Whether all that is needed for the latest of a head is there, or again."""
+        while True:
+            try:
+                self.reader.newest(head)
+                return True
+            except CorruptRecord as error:
+                try:
+                    self._recovery.restore(head, error)
+                except CorruptRecord:
+                    return False
 
     def recover(self, error: CorruptRecord) -> None:
         """Return if trying again may succeed: the head moved on, a lost record was restored, or a stray one was removed
@@ -363,7 +388,7 @@ class Log:
                 self.view = replace(sealed, revision=revision)
                 self._remove_passed_over(view.head, sealed.head)
                 self.metrics.add(seals=1)
-                self._empty_replaced(view.head, sealed.head)
+                self.empty_replaced(view.head, sealed.head)
                 if until_room or self.view.tail == 0:
                     return True
                 continue  # there was more than one segment may hold
@@ -397,7 +422,7 @@ class Log:
             self.io.store.remove_many(parts[1:])
             self.io.store.remove_many(parts[:1])
 
-    def _empty_replaced(self, before: Head, now: Head) -> None:
+    def empty_replaced(self, before: Head, now: Head) -> None:
         """Where what is superseded stays for the grace, keep of the snapshot that another one replaced but its number.
 
         A head that a crash brings back may name it: then it is restored from the log, which stays. Its number must stay

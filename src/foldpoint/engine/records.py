@@ -151,7 +151,7 @@ class RecordStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Release connections. Idempotent; any later call raises StoreUnavailable."""
+        """Release connections. Idempotent; any later call for records raises StoreUnavailable."""
         ...
 
 

@@ -51,7 +51,7 @@ def to_checkpoint(
     _check_names("metadata", merged)
     labels, rest = split_metadata(merged)
     versions = checkpoint["channel_versions"]
-    told = [name for name in checkpoint["channel_values"] if name not in new_versions]
+    told = [name for name in checkpoint["channel_values"] if name not in (new_versions or ())]
     as_in_parent = {
         name for name in told if name in parent.state and _is_same(parent.versions.get(name), versions.get(name))
     }

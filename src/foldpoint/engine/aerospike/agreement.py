@@ -55,28 +55,22 @@ class Agreement:
 
     def require(self) -> None:
         """Raises Refusal unless they agreed lately. Asks each node where that is not known, once for all threads."""
-        if self.holds():
+        if self._holds():
             return
         came = time.monotonic()
         with self._lock:
-            if self.holds() or self._held_at >= came:
+            if self._holds() or self._held_at >= came:
                 return
             if self._refused and self._refused[0] >= came:
                 raise Refusal(*self._refused[1:])
             self._ask()
 
-    def named_by_all(self) -> str | None:
-        """`cluster`, once it is known. Raises as `require`."""
-        self.require()
-        return self.cluster
-
-    @property
     def cluster(self) -> str | None:
-        """The key of the cluster that all nodes were in when they were asked last."""
+        """The key of the cluster that all nodes are in: another whenever one joins or leaves. Raises as `require`."""
+        self.require()
         return self._cluster
 
-    def holds(self) -> bool:
-        """Whether they agreed lately, as far as is known without asking."""
+    def _holds(self) -> bool:
         young = time.monotonic() < self._held_at + self._silence / _SHARE
         return young and self._client.get_node_names() == self._nodes
 
@@ -89,7 +83,7 @@ class Agreement:
         except Refusal as refusal:
             self._refused = began, refusal.code, str(refusal)
             raise
-        self._nodes, self._held_at, self._cluster = nodes, began, cluster
+        self._cluster, self._nodes, self._held_at = cluster, nodes, began  # the last says that the others hold
         self._whole_since = self._refused = None
 
     def _named_by_all(self, nodes: Sequence[str]) -> str:

@@ -206,14 +206,10 @@ class AerospikeStore:
         check_partition(partition)
         return (key for key, _ in self._scan(self._log_set, partition, None, {"nobins": True}))
 
+    @verb
     def incarnation(self) -> object:
         """The cluster's key, which changes whenever a node joins or leaves: as it was at most a moment ago."""
-        agreement = self._link.agreement
-        return agreement.cluster if agreement.holds() else self._agreed_cluster()
-
-    @verb
-    def _agreed_cluster(self) -> str | None:
-        return self._link.persist(self._link.agreement.named_by_all)
+        return self._link.persist(self._link.agreement.cluster)
 
     @verb
     def settled(self) -> bytes:
