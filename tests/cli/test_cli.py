@@ -205,6 +205,9 @@ def test_a_damaged_head_is_named_with_its_thread_and_hides_no_other_thread(url: 
     result = run("sweep", "--url", url)
     assert result.exit_code == 2
     assert "thread 'user-2'" in result.stderr
+    result = run("stats", "--url", url, "--thread", "user-2")
+    assert result.exit_code == 2
+    assert "there is no thread" not in result.stderr
 
 
 @pytest.mark.parametrize("call", [[], *([name] for name in COMMANDS)], ids=str)

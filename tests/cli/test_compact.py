@@ -453,6 +453,7 @@ def test_reseal_changes_the_key_of_a_store(tmp_path: Path) -> None:
     keys = {"LANGGRAPH_AES_KEY": new, "FOLDPOINT_PREVIOUS_AES_KEY": old, "FOLDPOINT_GRACE": "0"}
     result = run("compact", "--url", url, "--all", "--reseal", "--json", **keys)
     assert result.exit_code == 0, result.output
+    assert (summary(result)["streams"], summary(result)["waiting"]) == (1, 0)
     assert run("verify", "--url", url, LANGGRAPH_AES_KEY=new).exit_code == 0
     assert run("verify", "--url", url, LANGGRAPH_AES_KEY=old).exit_code == 2
     assert run("compact", "--url", url, "--all", "--reseal", "--dry-run").exit_code == 2

@@ -160,3 +160,9 @@ def test_something_else_than_an_engine_or_policies_is_refused_at_once() -> None:
         Schedule("memory:")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected Policies\(default=…, threads=…\), got Retention"):
         Schedule(Engine(MemoryStore()), Retention(keep_last=1))  # type: ignore[arg-type]
+
+
+def test_a_policy_that_nothing_goes_by_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with FoldpointSaver.from_conn_string("memory:", policy=tmp_path / "policy.toml"):
+        assert "FOLDPOINT_POLICY is set and FOLDPOINT_COMPACT_EVERY is not: this process drops nothing" in caplog.text
+    assert threads() == []

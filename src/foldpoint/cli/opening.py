@@ -55,7 +55,11 @@ def unreadable() -> Iterator[Unread]:
         count += 1
         click.echo(printable(said(error)), err=True)
 
-    yield hear
+    try:
+        yield hear
+    except Refused:
+        if not count:
+            raise  # else what could not be read is why
     if count:
         raise Unusable(f"left out {'a stream' if count == 1 else f'{count:,} streams'} whose head cannot be read")
 

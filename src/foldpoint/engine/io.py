@@ -96,10 +96,9 @@ class RecordIO:
         if self.store.capabilities.ordered or keys.kind_of(records[-1][0]) != b"e":
             return  # segments and snapshots follow from events, and may not fit what is written next
         sent = _Sent(time.monotonic(), records, ttl)
-        incarnation = self.store.incarnation()
+        if not self._sent:
+            self._incarnation = self.store.incarnation()
         with self._lock:
-            if not self._sent:
-                self._incarnation = incarnation
             self._sent.append(sent)
             self._sent_bytes += sent.size
             while self._sent and (self._sent_bytes > _REMEMBERED_BYTES or sent.at - self._sent[0].at > _REMEMBERED):

@@ -139,22 +139,10 @@ class Log:
             self.view = None
             return False
         self._recovery.put_again(known.head)
-        if whole := self._is_restored(known.head):
+        if whole := self._recovery.makes_whole(known.head):
             self.swap(known.head, None)
         self.view = None
         return whole
-
-    def _is_restored(self, head: Head) -> bool:
-        """Whether all that is needed for the latest of a head is there, or again."""
-        while True:
-            try:
-                self.reader.newest(head)
-                return True
-            except CorruptRecord as error:
-                try:
-                    self._recovery.restore(head, error)
-                except CorruptRecord:
-                    return False
 
     def recover(self, error: CorruptRecord) -> None:
         """Return if trying again may succeed: the head moved on, a lost record was restored, or a stray one was removed

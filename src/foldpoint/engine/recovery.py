@@ -73,3 +73,19 @@ class Recovery:
         if not restored:
             advice = _ADVICE.format(self._thread_id)
             raise LostRecord(error.key, f"{keys.words(error.key)}, {error.reason}; {advice}") from error
+
+    def makes_whole(self, head: Head) -> bool:
+        """Whether all that the latest of a head needs is there, or is restored."""
+        try:
+            while (error := self._damage(head)) is not None:
+                self.restore(head, error)
+        except CorruptRecord:
+            return False
+        return True
+
+    def _damage(self, head: Head) -> CorruptRecord | None:
+        try:
+            self._reader.newest(head)
+        except CorruptRecord as error:
+            return error
+        return None
