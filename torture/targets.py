@@ -19,7 +19,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Send
 
-from foldpoint.codecs import envelope, event, header, wire
+from foldpoint.codecs import envelope, event, header, wire, zstd
 from foldpoint.codecs.delta import apply
 from foldpoint.codecs.head import decode_head
 from foldpoint.codecs.model import Header, Stored, Value, Write
@@ -54,7 +54,7 @@ def _wire(data: bytes) -> None:
         wire.read_varint(data, 0)
     for context in (b"", b"what stands before it" * 9):
         with suppress(Malformed):
-            wire.decompress(data, context, limit=_LIMIT)
+            zstd.decompress(data, context, limit=_LIMIT)
 
 
 def _envelope(data: bytes) -> None:
@@ -315,7 +315,7 @@ def seeds(name: str) -> list[bytes]:
     payloads = {kind: [payload for _, payload in _stored(kind)] for kind in _small().places() if "emptied" not in kind}
     events = [payload for payload in payloads["event"] if payload]
     given = {
-        "wire": [wire.compress(b"what is compressed " * 20, 3, b"what stands before it" * 9), *events],
+        "wire": [zstd.compress(b"what is compressed " * 20, 3, b"what stands before it" * 9), *events],
         "envelope": [
             bytes([1, kind << 4 | codec]) + b"\0\0\0\0\0" + events[0] for kind in _KINDS for codec in range(4)
         ],

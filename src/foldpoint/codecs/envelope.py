@@ -16,14 +16,14 @@ and what it is compressed against.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.wire import Malformed, compress, decompress, read_varint, varint
+from foldpoint.codecs.wire import Malformed, crc32, read_varint, varint
+from foldpoint.codecs.zstd import compress, decompress
 
 FORMAT = 1
 HEAD, EVENT, SEGMENT, SNAPSHOT, PARTS, PART, SPAN, LOOK = range(8)
@@ -89,7 +89,7 @@ def event_content(depth: int, check: bytes, body: bytes) -> bytes:
 
 def stored_check(check: bytes, context: bytes) -> bytes:
     """What stands in a record for an event's check: a frame that takes nothing of its context opens after any other."""
-    return zlib.crc32(context, int.from_bytes(check, "big")).to_bytes(CHECK_BYTES, "big")
+    return crc32(context, int.from_bytes(check, "big")).to_bytes(CHECK_BYTES, "big")
 
 
 def seal(key: bytes, kind: int, codec: int, content: bytes, cipher: Cipher | None = None) -> bytes:
@@ -156,7 +156,7 @@ def _place(key: bytes) -> bytes:
 
 
 def _checksum(key: bytes, start: bytes, content: bytes) -> bytes:
-    return zlib.crc32(content, zlib.crc32(start, zlib.crc32(key))).to_bytes(4, "big")
+    return crc32(content, crc32(start, crc32(key))).to_bytes(4, "big")
 
 
 def context_of(seq: int, depth: int, payload_at: Callable[[int], bytes]) -> bytes:

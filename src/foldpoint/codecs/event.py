@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
-from zlib import crc32
 
 from foldpoint.codecs import delta as deltas
 from foldpoint.codecs.envelope import CHECK_BYTES
@@ -31,7 +30,8 @@ from foldpoint.codecs.header import (
 )
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Version, Write
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.wire import Malformed, compress, decompress, pack, pack_pieces, unpack, whole
+from foldpoint.codecs.wire import Malformed, crc32, pack, pack_pieces, unpack, whole
+from foldpoint.codecs.zstd import compress, decompress
 
 CHECKPOINT, WRITES, FILLER = 0, 1, 2
 

@@ -1,0 +1,105 @@
+"""zstd's own functions for small data, called without letting other threads run meanwhile.
+
+zstandard makes a compressor for each context, and lets other threads run while it works. For an event the one takes
+longer than to compress it, and in a busy process so does the other: a thread waits until it has its turn again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import c_char_p, c_int, c_size_t, c_void_p
+from functools import partial
+from importlib.util import find_spec
+
+from foldpoint.codecs.wire import Malformed
+
+_LEVEL = 100  # ZSTD_c_compressionLevel
+_FUNCTIONS: dict[str, tuple[type, list[type]]] = {
+    "ZSTD_compressBound": (c_size_t, [c_size_t]),
+    "ZSTD_createCCtx": (c_void_p, []),
+    "ZSTD_CCtx_setParameter": (c_size_t, [c_void_p, c_int, c_int]),
+    "ZSTD_CCtx_refPrefix": (c_size_t, [c_void_p, c_char_p, c_size_t]),
+    "ZSTD_compress2": (c_size_t, [c_void_p, c_void_p, c_size_t, c_char_p, c_size_t]),
+    "ZSTD_createDCtx": (c_void_p, []),
+    "ZSTD_DCtx_refPrefix": (c_size_t, [c_void_p, c_char_p, c_size_t]),
+    "ZSTD_decompressDCtx": (c_size_t, [c_void_p, c_void_p, c_size_t, c_char_p, c_size_t]),
+    "ZSTD_findFrameCompressedSize": (c_size_t, [c_char_p, c_size_t]),
+}
+
+
+class _Worker:
+    """A compressor or decompressor of zstd's, and what it writes to. For one call at a time."""
+
+    def __init__(self, handle: int | None, size: int) -> None:
+        if handle is None:
+            raise MemoryError("zstd has no memory for its tables")
+        self.handle = handle
+        self.buffer = ctypes.create_string_buffer(size)
+        self.content = memoryview(self.buffer).cast("B")
+
+
+class Library:
+    """Compresses, and gives back, at most `most` bytes. Safe to share between threads.
+
+    OSError, AttributeError: there is no library at `path`, or it lacks a function.
+    """
+
+    def __init__(self, path: str, most: int) -> None:
+        self._zstd = ctypes.PyDLL(path)
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(self._zstd, name)
+            function.restype, function.argtypes = result, arguments
+        self._most = most
+        self._bound: int = self._zstd.ZSTD_compressBound(most)
+        self._compressors: dict[int, list[_Worker]] = {}
+        self._decompressors: list[_Worker] = []
+
+    def compress(self, data: bytes, level: int, context: bytes) -> bytes:
+        """One frame, with its magic number and content size, without checksum."""
+        spare = self._compressors.setdefault(level, [])
+        worker = _taken(spare, partial(self._compressor, level))
+        self._zstd.ZSTD_CCtx_refPrefix(worker.handle, context, len(context))
+        size = self._zstd.ZSTD_compress2(worker.handle, worker.buffer, self._bound, data, len(data))
+        if size > self._bound:  # the number of an error
+            raise MemoryError(f"zstd could not compress {len(data)} bytes")
+        frame = worker.content[:size].tobytes()
+        spare.append(worker)
+        return frame
+
+    def decompress(self, frame: bytes, size: int, context: bytes) -> bytes:
+        """The `size` bytes that a frame says it holds. Malformed: it is damaged, or ends before `frame` does."""
+        worker = _taken(self._decompressors, self._decompressor)
+        self._zstd.ZSTD_DCtx_refPrefix(worker.handle, context, len(context))
+        held = self._zstd.ZSTD_decompressDCtx(worker.handle, worker.buffer, size, frame, len(frame))
+        content = worker.content[:size].tobytes()
+        self._decompressors.append(worker)
+        if held != size or self._zstd.ZSTD_findFrameCompressedSize(frame, len(frame)) != len(frame):
+            raise Malformed(f"not one zstd frame of {size} bytes")
+        return content
+
+    def _compressor(self, level: int) -> _Worker:
+        worker = _Worker(self._zstd.ZSTD_createCCtx(), self._bound)
+        self._zstd.ZSTD_CCtx_setParameter(worker.handle, _LEVEL, level)
+        return worker
+
+    def _decompressor(self) -> _Worker:
+        return _Worker(self._zstd.ZSTD_createDCtx(), self._most)
+
+
+def _taken(spare: list[_Worker], new: Callable[[], _Worker]) -> _Worker:
+    try:
+        return spare.pop()
+    except IndexError:
+        return new()
+
+
+def library(most: int) -> Library | None:
+    """The zstd that zstandard brings along; None where that does not let itself be called."""
+    found = find_spec("zstandard._cffi")
+    if found is None or found.origin is None:
+        return None
+    try:
+        return Library(found.origin, most)
+    except (OSError, AttributeError):
+        return None
