@@ -18,7 +18,8 @@ _MOST_PER_BYTE = 1 << 15
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _MAGIC = bytes.fromhex("28b52ffd")  # what the frames of `compress` begin with elsewhere
 _SMALL = 16 * 1024
-"""Bytes of data and context together that are worth the library's own functions: a tenth of a millisecond at most."""
+_QUICK_LEVEL = 7
+"""So many bytes of data and context together, up to this level, take a tenth of a millisecond at most."""
 _LEAST_CONTEXT = 8
 """Shorter ones are refused by zstd; they could not pay anyway."""
 _FRUGAL_LEVEL, _TABLE_LOG = 12, 17
@@ -31,7 +32,7 @@ def compress(data: bytes | Rope, level: int, context: bytes = b"") -> bytes:
     """One frame that refers back into `context` as if it stood before `data`."""
     context = _usable(context)
     small = len(data) + len(context) <= _SMALL
-    if small and _library is not None:
+    if small and level <= _QUICK_LEVEL and _library is not None:
         return _library.compress(bytes(data), level, context)[len(_MAGIC) :]
     parameters = _small_parameters(level) if small else _frugal(level, len(data), len(context))
     compressor = zstandard.ZstdCompressor(dict_data=_dictionary(context), compression_params=parameters)

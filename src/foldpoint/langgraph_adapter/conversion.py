@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -41,14 +41,17 @@ def to_checkpoint(
 
     Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string.
     """
-    _check_names("channels", checkpoint["channel_values"])
-    _check_names("channel_versions", checkpoint["channel_versions"])
-    _check_names("updated_channels", checkpoint.get("updated_channels") or ())
-    _check_names("versions_seen", checkpoint["versions_seen"])
-    _check_names("versions_seen", chain.from_iterable(checkpoint["versions_seen"].values()))
     extra = {key: value for key, value in checkpoint.items() if key not in _HEADER_KEYS}
     merged = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
-    _check_names("metadata", merged)
+    _check_names(
+        {
+            "channels": checkpoint["channel_values"],
+            "channel_versions": checkpoint["channel_versions"],
+            "updated_channels": checkpoint.get("updated_channels") or (),
+            "versions_seen": [*chain(checkpoint["versions_seen"], *checkpoint["versions_seen"].values())],
+            "metadata": merged,
+        }
+    )
     labels, rest = split_metadata(merged)
     versions = checkpoint["channel_versions"]
     told = [name for name in checkpoint["channel_values"] if name not in (new_versions or ())]
@@ -81,12 +84,14 @@ def _is_same(old: Version | None, new: Version | None) -> bool:
     return old is not None and type(old) is type(new) and old == new
 
 
-def _check_names(what: str, names: Iterable[Any]) -> None:
+def _check_names(given: Mapping[str, Collection[Any]]) -> None:
     """A number would be stored, and read back as a position: nothing that follows could be read."""
-    listed = [*names]
-    if not set(map(type, listed)) <= {str} and not all(map(isinstance, listed, repeat(str))):
-        odd = next(name for name in listed if not isinstance(name, str))
-        raise ValueError(f"{what}: names are strings, got {odd!r}")
+    if {*map(type, chain.from_iterable(given.values()))} <= {str}:
+        return
+    for what, names in given.items():
+        for name in names:
+            if not isinstance(name, str):
+                raise ValueError(f"{what}: names are strings, got {name!r}")
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
@@ -117,7 +122,7 @@ def _is_label(value: Any) -> bool:
 
 
 def to_writes(encoder: Encoder, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> list[Write]:
-    _check_names("writes", (channel for channel, _ in writes))
+    _check_names({"writes": [channel for channel, _ in writes]})
     return [
         Write(task_id, WRITES_IDX_MAP.get(channel, at), channel, encoder.value(value), task_path)
         for at, (channel, value) in enumerate(writes)
