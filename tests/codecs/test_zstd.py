@@ -149,13 +149,13 @@ def test_any_bytes_decompress_or_are_malformed(frame: bytes, context: bytes) -> 
 def test_what_one_way_compressed_the_other_gives_back(way: Library | None, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(1)
     words = [rng.randbytes(rng.randint(1, 40)) for _ in range(60)]
-    cases = [
-        (b"".join(rng.choices(words, k=rng.randint(0, 300))), rng.choice([0, 7, 8, 900, 12_000])) for _ in range(400)
-    ]
-    frames = [compress(data, rng.randint(1, 19), (data[::-1] * 40)[:size]) for data, size in cases]
+    text = b"".join(rng.choices(words, k=20_000))
+    sizes = [0, 1, 7, 8, 300, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537]
+    cases = [(size, after, rng.randint(1, 9)) for size in sizes for after in (0, 7, 8, 900, 16_000, 262_144, 262_145)]
+    frames = [compress(text[at : at + size], level, text[-after:]) for at, (size, after, level) in enumerate(cases)]
     monkeypatch.setattr(zstd, "_library", DIRECT if way is None else None)
-    for (data, size), frame in zip(cases, frames, strict=True):
-        assert decompress(frame, (data[::-1] * 40)[:size]) == data
+    for at, ((size, after, _), frame) in enumerate(zip(cases, frames, strict=True)):
+        assert decompress(frame, text[-after:]) == text[at : at + size]
 
 
 @pytest.mark.skipif(DIRECT is None, reason="zstandard brings no library")
@@ -166,6 +166,7 @@ def test_an_event_is_compressed_and_read_without_letting_other_threads_run(monke
     assert not lets_others_run(lambda: compress(data, 3, context))
     assert not lets_others_run(lambda: decompress(frame, context))
     assert lets_others_run(lambda: compress(context * 100, 3))
+    assert lets_others_run(lambda: compress(data * 20, 19))
 
 
 def test_threads_that_compress_at_once_do_not_disturb_each_other() -> None:

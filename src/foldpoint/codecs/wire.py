@@ -21,6 +21,10 @@ LARGE = 1 << 16
 """Bytes. From here on msgpack knows one header for them, and to copy them takes time and memory."""
 
 
+_spare_packers: list[msgpack.Packer] = []
+"""Each is used by one thread at a time. A new one takes memory, an old one as much as the most it packed."""
+
+
 class Malformed(ValueError):
     """Bytes that no version of the writer produces."""
 
@@ -31,9 +35,16 @@ def pack(obj: Any) -> bytes:
     Raises ValueError for ints beyond 64 bits.
     """
     try:
-        return msgpack.packb(obj, default=_joined, use_bin_type=True, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
+        packer = _spare_packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(default=_joined, use_bin_type=True, unicode_errors="surrogatepass")
+    try:
+        packed: bytes = packer.pack(obj)
     except OverflowError as error:
         raise ValueError(f"integer out of range (64 bits): {error}") from error
+    if len(packed) <= LARGE:
+        _spare_packers.append(packer)
+    return packed
 
 
 def _joined(obj: Any) -> bytes:

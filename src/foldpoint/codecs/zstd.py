@@ -18,22 +18,23 @@ _MOST_PER_BYTE = 1 << 15
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _MAGIC = bytes.fromhex("28b52ffd")  # what the frames of `compress` begin with elsewhere
 _SMALL = 16 * 1024
-_QUICK_LEVEL = 7
-"""So many bytes of data and context together, up to this level, take a tenth of a millisecond at most."""
+_QUICK, _NEAR, _QUICK_LEVEL = 64 * 1024, 256 * 1024, 7
+"""So many bytes, after a context of so many, take a millisecond at most up to this level, and a sixth at level 3. For
+five a thread keeps the interpreter that does not give it up."""
 _LEAST_CONTEXT = 8
 """Shorter ones are refused by zstd; they could not pay anyway."""
 _FRUGAL_LEVEL, _TABLE_LOG = 12, 17
 """Up to this level tables are of at most 2^17 entries: that costs half a percent of the size and saves time."""
 
-_library = libzstd.library(_SMALL)
+_library = libzstd.library(_QUICK)
 
 
 def compress(data: bytes | Rope, level: int, context: bytes = b"") -> bytes:
     """One frame that refers back into `context` as if it stood before `data`."""
     context = _usable(context)
-    small = len(data) + len(context) <= _SMALL
-    if small and level <= _QUICK_LEVEL and _library is not None:
+    if _is_quick(len(data), context) and level <= _QUICK_LEVEL and _library is not None:
         return _library.compress(bytes(data), level, context)[len(_MAGIC) :]
+    small = len(data) + len(context) <= _SMALL
     parameters = _small_parameters(level) if small else _frugal(level, len(data), len(context))
     compressor = zstandard.ZstdCompressor(dict_data=_dictionary(context), compression_params=parameters)
     if isinstance(data, bytes) or len(data) < LARGE:
@@ -50,7 +51,7 @@ def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> 
         size = claimed.content_size
         if size == zstandard.CONTENTSIZE_UNKNOWN or size > min(limit, len(frame) * _MOST_PER_BYTE):
             raise Malformed(f"frame of {len(frame)} bytes claims {size}, at most {limit} are accepted")
-        if 0 < size <= _SMALL - len(context) and _library is not None:
+        if size > 0 and _is_quick(size, context) and _library is not None:
             return _library.decompress(_MAGIC + frame, size, context)
         decoder = zstandard.ZstdDecompressor(
             dict_data=_dictionary(context), format=_FORMAT, max_window_size=max(1 << 10, claimed.window_size)
@@ -62,6 +63,10 @@ def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> 
     if len(content) != size:
         raise Malformed(f"frame holds {len(content)} bytes and claims {size}")
     return content
+
+
+def _is_quick(size: int, context: bytes) -> bool:
+    return size <= _QUICK and len(context) <= _NEAR
 
 
 def _usable(context: bytes) -> bytes:
