@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -110,9 +111,20 @@ def test_large_byte_strings_are_packed_without_copying_them() -> None:
     assert all(one is other for one, other in zip(held, [first, second, first], strict=True))
 
 
-def test_what_cannot_be_packed_is_named() -> None:
+def test_what_cannot_be_packed_is_named_and_nothing_of_it_stays() -> None:
     with pytest.raises(TypeError, match="cannot pack object"):
-        pack([object()])
+        pack(["before it", object()])
+    assert pack([1]) == b"\x91\x01"
+
+
+def test_what_packed_something_large_does_not_keep_its_memory() -> None:
+    pack([])
+    tracemalloc.start()
+    try:
+        pack([bytes(20_000_000)])
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.binary(max_size=200), st.integers(1, 600), st.integers(0, 2**32 - 1))
