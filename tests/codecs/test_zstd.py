@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -190,3 +191,60 @@ def test_without_a_library_zstandard_does_it_all(monkeypatch: pytest.MonkeyPatch
     for found in (None, SimpleNamespace(origin=None), SimpleNamespace(origin="/nowhere.so"), find_spec("_ctypes")):
         monkeypatch.setattr(libzstd, "find_spec", lambda _, found=found: found)
         assert libzstd.library(100) is None
+
+
+@pytest.mark.skipif(DIRECT is None, reason="zstandard brings no library")
+def test_where_the_process_has_another_zstd_the_two_are_not_mixed() -> None:
+    script = """
+import ctypes
+from importlib.util import find_spec
+ctypes.CDLL(find_spec("zstandard._cffi").origin, mode=ctypes.RTLD_GLOBAL)
+from foldpoint.codecs import zstd
+print(zstd._library, zstd.decompress(zstd.compress(b"some text", 3, b"some text"), b"some text"))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "None b'some text'\n"
+
+
+def interrupt(*args: object) -> int:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(DIRECT is None, reason="zstandard brings no library")
+@pytest.mark.parametrize(("call", "free"), [("compress2", "freeCCtx"), ("decompressDCtx", "freeDCtx")])
+def test_what_a_call_had_taken_that_was_interrupted_is_given_back(call: str, free: str) -> None:
+    library, given_back = libzstd.library(1000), []
+    assert library is not None
+    setattr(library._zstd, f"ZSTD_{free}", lambda handle: given_back.append(handle))
+    frame, real = library.compress(b"text", 3, b""), getattr(library._zstd, f"ZSTD_{call}")
+    assert library.decompress(frame, 4, b"") == b"text"
+    setattr(library._zstd, f"ZSTD_{call}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        library.decompress(library.compress(b"text", 3, b""), 4, b"")
+    assert len(given_back) == 1
+    setattr(library._zstd, f"ZSTD_{call}", real)
+    assert library.decompress(library.compress(b"text", 3, b""), 4, b"") == b"text"
+
+
+@pytest.mark.skipif(DIRECT is None, reason="zstandard brings no library")
+@pytest.mark.parametrize("which", ["CCtx", "DCtx"])
+def test_too_little_memory_is_not_taken_for_damage(which: str) -> None:
+    library = libzstd.library(1000)
+    assert library is not None
+    setattr(library._zstd, f"ZSTD_{which}_refPrefix", lambda *_: 2**64 - 64)
+    with pytest.raises(MemoryError):
+        library.decompress(library.compress(b"text", 3, b""), 4, b"")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        compress(b"one", 3) + zstd._MAGIC + compress(b"", 3),
+        compress(b"one", 3) + bytes.fromhex("502a4d1800000000"),
+        bytes.fromhex("80aa0100000009000022"),
+    ],
+    ids=["an empty one after it", "one to be skipped after it", "a window of more than 2 GiB"],
+)
+def test_what_is_not_one_frame_of_ours_is_malformed(frame: bytes) -> None:
+    with pytest.raises(Malformed):
+        decompress(frame)

@@ -1,12 +1,16 @@
 """zstd's own functions for small data, called without letting other threads run meanwhile.
 
-zstandard makes a compressor for each context, and lets other threads run while it works. For an event the one takes
-longer than to compress it, and in a busy process so does the other: a thread waits until it has its turn again.
+zstandard makes a compressor for each call, and lets other threads run while it works. For an event the one takes longer
+than to compress it, and in a busy process so does the other: a thread waits until it has its turn again.
+
+Hazard: the functions call each other by names that any library in the process may have, of another version. What a call
+takes it may lose to an exception of another thread's, or of a signal's.
 """
 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_size_t, c_void_p
 from functools import partial
@@ -20,8 +24,10 @@ _FUNCTIONS: dict[str, tuple[type, list[type]]] = {
     "ZSTD_createCCtx": (c_void_p, []),
     "ZSTD_CCtx_setParameter": (c_size_t, [c_void_p, c_int, c_int]),
     "ZSTD_CCtx_refPrefix": (c_size_t, [c_void_p, c_char_p, c_size_t]),
+    "ZSTD_freeCCtx": (c_size_t, [c_void_p]),
     "ZSTD_compress2": (c_size_t, [c_void_p, c_void_p, c_size_t, c_char_p, c_size_t]),
     "ZSTD_createDCtx": (c_void_p, []),
+    "ZSTD_freeDCtx": (c_size_t, [c_void_p]),
     "ZSTD_DCtx_refPrefix": (c_size_t, [c_void_p, c_char_p, c_size_t]),
     "ZSTD_decompressDCtx": (c_size_t, [c_void_p, c_void_p, c_size_t, c_char_p, c_size_t]),
     "ZSTD_findFrameCompressedSize": (c_size_t, [c_char_p, c_size_t]),
@@ -31,9 +37,11 @@ _FUNCTIONS: dict[str, tuple[type, list[type]]] = {
 class _Worker:
     """A compressor or decompressor of zstd's, and what it writes to. For one call at a time."""
 
-    def __init__(self, handle: int | None, size: int) -> None:
+    def __init__(self, handle: int | None, free: Callable[[int], int], size: int) -> None:
         if handle is None:
             raise MemoryError("zstd has no memory for its tables")
+        # Not at exit: then a thread may be amid a call.
+        weakref.finalize(self, free, handle).atexit = False
         self.handle = handle
         self.buffer = ctypes.create_string_buffer(size)
         self.content = memoryview(self.buffer).cast("B")
@@ -59,7 +67,7 @@ class Library:
         """One frame, with its magic number and content size, without checksum."""
         spare = self._compressors.setdefault(level, [])
         worker = _taken(spare, partial(self._compressor, level))
-        self._zstd.ZSTD_CCtx_refPrefix(worker.handle, context, len(context))
+        _require(self._zstd.ZSTD_CCtx_refPrefix(worker.handle, context, len(context)))
         size = self._zstd.ZSTD_compress2(worker.handle, worker.buffer, self._bound, data, len(data))
         if size > self._bound:  # the number of an error
             raise MemoryError(f"zstd could not compress {len(data)} bytes")
@@ -69,8 +77,10 @@ class Library:
 
     def decompress(self, frame: bytes, size: int, context: bytes) -> bytes:
         """The `size` bytes that a frame says it holds. Malformed: it is damaged, or ends before `frame` does."""
+        if size > self._most:
+            raise ValueError(f"{size} bytes, at most {self._most} are decompressed here")
         worker = _taken(self._decompressors, self._decompressor)
-        self._zstd.ZSTD_DCtx_refPrefix(worker.handle, context, len(context))
+        _require(self._zstd.ZSTD_DCtx_refPrefix(worker.handle, context, len(context)))
         held = self._zstd.ZSTD_decompressDCtx(worker.handle, worker.buffer, size, frame, len(frame))
         content = worker.content[:size].tobytes()
         self._decompressors.append(worker)
@@ -79,12 +89,12 @@ class Library:
         return content
 
     def _compressor(self, level: int) -> _Worker:
-        worker = _Worker(self._zstd.ZSTD_createCCtx(), self._bound)
+        worker = _Worker(self._zstd.ZSTD_createCCtx(), self._zstd.ZSTD_freeCCtx, self._bound)
         self._zstd.ZSTD_CCtx_setParameter(worker.handle, _LEVEL, level)
         return worker
 
     def _decompressor(self) -> _Worker:
-        return _Worker(self._zstd.ZSTD_createDCtx(), self._most)
+        return _Worker(self._zstd.ZSTD_createDCtx(), self._zstd.ZSTD_freeDCtx, self._most)
 
 
 def _taken(spare: list[_Worker], new: Callable[[], _Worker]) -> _Worker:
@@ -94,12 +104,17 @@ def _taken(spare: list[_Worker], new: Callable[[], _Worker]) -> _Worker:
         return new()
 
 
+def _require(result: int) -> None:
+    if result:
+        raise MemoryError("zstd has no memory for a context")
+
+
 def library(most: int) -> Library | None:
-    """The zstd that zstandard brings along; None where that does not let itself be called."""
-    found = find_spec("zstandard._cffi")
-    if found is None or found.origin is None:
-        return None
+    """The zstd that zstandard brings along; None where that does not let itself be called, or is not the only one."""
     try:
+        found = find_spec("zstandard._cffi")
+        if found is None or found.origin is None or hasattr(ctypes.CDLL(None), "ZSTD_versionNumber"):
+            return None
         return Library(found.origin, most)
-    except (OSError, AttributeError):
+    except (ImportError, ValueError, TypeError, OSError, AttributeError):  # TypeError: Windows knows no CDLL(None)
         return None

@@ -18,9 +18,9 @@ _MOST_PER_BYTE = 1 << 15
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _MAGIC = bytes.fromhex("28b52ffd")  # what the frames of `compress` begin with elsewhere
 _SMALL = 16 * 1024
-_QUICK, _NEAR, _QUICK_LEVEL = 64 * 1024, 256 * 1024, 7
-"""So many bytes, after a context of so many, take a millisecond at most up to this level, and a sixth at level 3. For
-five a thread keeps the interpreter that does not give it up."""
+_QUICK, _NEAR, _QUICK_LEVEL = 64 * 1024, 256 * 1024, 5
+"""So many bytes, after a context of so many, take two milliseconds at most up to this level, and a
+sixth of one where they compress well at the usual one. For five a thread keeps the interpreter unless it gives it up."""
 _LEAST_CONTEXT = 8
 """Shorter ones are refused by zstd; they could not pay anyway."""
 _FRUGAL_LEVEL, _TABLE_LOG = 12, 17
@@ -51,7 +51,8 @@ def decompress(frame: bytes, context: bytes = b"", limit: int = MAX_PAYLOAD) -> 
         size = claimed.content_size
         if size == zstandard.CONTENTSIZE_UNKNOWN or size > min(limit, len(frame) * _MOST_PER_BYTE):
             raise Malformed(f"frame of {len(frame)} bytes claims {size}, at most {limit} are accepted")
-        if size > 0 and _is_quick(size, context) and _library is not None:
+        quick = _is_quick(max(size, len(frame)), context) and claimed.window_size <= MAX_PAYLOAD
+        if quick and size > 0 and _library is not None:
             return _library.decompress(_MAGIC + frame, size, context)
         decoder = zstandard.ZstdDecompressor(
             dict_data=_dictionary(context), format=_FORMAT, max_window_size=max(1 << 10, claimed.window_size)
@@ -101,5 +102,5 @@ def _frugal(level: int, size: int, context_size: int) -> zstandard.ZstdCompressi
 
 @cache
 def _small_parameters(level: int) -> zstandard.ZstdCompressionParameters:
-    """For so few bytes zstd would take tables of ten times their size, and clear them at each call."""
+    """For so few bytes zstandard would take tables of ten times their size, and clear them at each call."""
     return _parameters(level, _SMALL // 2, _SMALL // 2, hash_log=12, chain_log=12)
