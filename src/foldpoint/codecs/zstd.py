@@ -19,8 +19,8 @@ _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _MAGIC = bytes.fromhex("28b52ffd")  # what the frames of `compress` begin with elsewhere
 _SMALL = 16 * 1024
 _QUICK, _NEAR, _QUICK_LEVEL = 64 * 1024, 256 * 1024, 5
-"""So many bytes, after a context of so many, take two milliseconds at most up to this level, and a
-sixth of one where they compress well at the usual one. For five a thread keeps the interpreter unless it gives it up."""
+"""So many bytes, after a context of so many, take two milliseconds at most up to this level, most a tenth of that. For
+five a thread keeps the interpreter unless it gives it up."""
 _LEAST_CONTEXT = 8
 """Shorter ones are refused by zstd; they could not pay anyway."""
 _FRUGAL_LEVEL, _TABLE_LOG = 12, 17
