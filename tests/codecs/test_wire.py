@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from turns import lets_others_run
+from turns import lets_others_run, sometimes_lets_others_run
 from values import exact, examples, floats, texts
 
 from foldpoint.codecs.rope import Rope
@@ -135,7 +135,7 @@ def test_a_checksum_is_zlibs_whatever_the_size(data: bytes, times: int, start: i
 def test_a_checksum_of_an_events_context_lets_no_other_thread_run() -> None:
     context = bytes(16 * 1024)
     assert not lets_others_run(lambda: crc32(context))
-    assert lets_others_run(lambda: zlib.crc32(context * 100))
+    assert sometimes_lets_others_run(lambda: zlib.crc32(context * 100))
 
 
 @given(st.integers(0, 2**63 - 1), st.binary(max_size=3), st.binary(max_size=3))

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from turns import lets_others_run
+from turns import lets_others_run, sometimes_lets_others_run
 
 from foldpoint.codecs import libzstd, zstd
 from foldpoint.codecs.libzstd import Library
@@ -166,8 +166,8 @@ def test_an_event_is_compressed_and_read_without_letting_other_threads_run(monke
     frame = compress(data, 3, context)
     assert not lets_others_run(lambda: compress(data, 3, context))
     assert not lets_others_run(lambda: decompress(frame, context))
-    assert lets_others_run(lambda: compress(context * 100, 3))
-    assert lets_others_run(lambda: compress(data * 20, 19))
+    assert sometimes_lets_others_run(lambda: compress(context * 100, 3))
+    assert sometimes_lets_others_run(lambda: compress(data * 20, 19))
 
 
 def test_threads_that_compress_at_once_do_not_disturb_each_other() -> None:
