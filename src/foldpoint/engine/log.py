@@ -212,7 +212,12 @@ class Log:
         if mine.revision >= view.revision:
             return
         for seq in sorted(seq for seq in mine.slice.events if seq > view.head.sealed and seq not in view.slice.events):
-            view.slice.add(mine.slice.events[seq])
+            event = mine.slice.events[seq]
+            if check_of(event, view.slice.check) != mine.slice.check(seq):
+                # A crash took what it builds upon, and by now something else stands there.
+                self.view = None
+                return
+            view.slice.add(event)
         latest = mine.slice.checkpoints.get(mine.slice.latest_id)
         if latest is not None and latest in view.slice.events:
             view.slice.put_state(latest, mine.slice.state(latest))
