@@ -9,7 +9,7 @@ import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
@@ -315,10 +315,10 @@ class Engine:
             return None
         return Entry(
             entry.folded,
-            _guarded(log, entry.logged_writes),
-            _guarded(log, entry.state),
-            _guarded(log, entry.value),
-            _guarded(log, entry.names),
+            self._guarded(log, entry.logged_writes),
+            self._guarded(log, entry.state),
+            self._guarded(log, entry.value),
+            self._guarded(log, entry.names),
         )
 
     def namespaces(self, thread_id: str) -> list[str]:
@@ -371,20 +371,40 @@ class Engine:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def log(self, thread_id: str, namespace: str) -> Iterator[Log]:
+    def log(self, thread_id: str, namespace: str) -> AbstractContextManager[Log]:
         """The stream's log, locked. On leaving, the least recently used views beyond the cache's bytes are dropped."""
         name = (thread_id, namespace)
         with self._guard:
             log = self._logs.pop(name, None) or self.reader(thread_id, namespace)
             self._logs[name] = log
-        with _used(log):
+        return self._use(log)
+
+    @contextmanager
+    def _use(self, log: Log) -> Iterator[Log]:
+        """Locked. An error that is not our own may break off anywhere, amid taking something in: then the view goes."""
+        with log.lock:
             try:
                 yield log
+            except RecordError as error:
+                _note_whose(error, log.thread_id, log.namespace)
+                raise
+            except FoldpointError:
+                raise
+            except BaseException:
+                log.view = None
+                raise
             finally:
-                self._account(name, log)
+                self._account(log)
 
-    def _account(self, name: tuple[str, str], log: Log) -> None:
+    def _guarded(self, log: Log, read: Callable[P, T]) -> Callable[P, T]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self._use(log):
+                return read(*args, **kwargs)
+
+        return call
+
+    def _account(self, log: Log) -> None:
+        name = (log.thread_id, log.namespace)
         with self._guard:
             if self._logs.get(name) is not log:
                 return  # dropped while it was in use
@@ -406,33 +426,16 @@ def named(thread_id: str, namespace: str) -> Iterator[None]:
     try:
         yield
     except RecordError as error:
-        where = f"thread {thread_id!r}" + (f", namespace {namespace!r}" if namespace else "")
-        command = f"foldpoint verify --thread {shlex.quote(thread_id)}"
-        note = f"{where}: `{command}` tells what is wrong, and mends what can be mended"
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        _note_whose(error, thread_id, namespace)
         raise
 
 
-@contextmanager
-def _used(log: Log) -> Iterator[None]:
-    """Locked. An error that is not our own may break off anywhere, amid taking something in: then the view goes."""
-    with log.lock, named(log.thread_id, log.namespace):
-        try:
-            yield
-        except FoldpointError:
-            raise
-        except BaseException:
-            log.view = None
-            raise
-
-
-def _guarded(log: Log, read: Callable[P, T]) -> Callable[P, T]:
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _used(log):
-            return read(*args, **kwargs)
-
-    return call
+def _note_whose(error: RecordError, thread_id: str, namespace: str) -> None:
+    where = f"thread {thread_id!r}" + (f", namespace {namespace!r}" if namespace else "")
+    command = f"foldpoint verify --thread {shlex.quote(thread_id)}"
+    note = f"{where}: `{command}` tells what is wrong, and mends what can be mended"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
 
 
 def _live(view: View | None) -> View | None:
