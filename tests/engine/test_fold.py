@@ -5,19 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
-from checkpoints import value
+from checkpoints import numbered, value
 from hypothesis import given
 from hypothesis import strategies as st
 from values import checkpoints, exact, examples, ids, successors
 
-from foldpoint.codecs.event import FILLER_PAYLOAD, Event, encode_checkpoint, encode_writes, unpack_event
+from foldpoint import Engine
+from foldpoint.codecs.event import FILLER_PAYLOAD, Event, encode_checkpoint, encode_writes, fold_state, unpack_event
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Value, Write
 from foldpoint.codecs.segment import Told, decode_snapshot, encode_snapshot
-from foldpoint.engine import snapshot
+from foldpoint.engine import fold, snapshot
 from foldpoint.engine.fold import Earlier, Entry, Slice, merge_writes
+from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.snapshot import events_of, snapshot_events
 from foldpoint.errors import CorruptRecord
 
@@ -297,6 +300,28 @@ def test_large_writes_of_a_snapshot_are_read_without_opening_it_again() -> None:
     assert slice_.size > sum(len(one.value.data) for one in writes) + 100_000
     slice_.forget_states(1)
     assert sorted(slice_.base(1).writes()) == [(seq, [one]) for seq, one in enumerate(writes, 2)]
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["newest first", "by parent"])
+def test_who_walks_back_folds_each_state_a_few_times(monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
+    folded = 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal folded
+        folded += 1
+        return fold_state(*args)
+
+    engine = Engine(MemoryStore())
+    for n in range(300):
+        engine.put("t", "", numbered(n))
+    monkeypatch.setattr(fold, "fold_state", counted)
+    if back:
+        assert engine.channel_history("t", "", None, ["never stored"]) == {"never stored": Carried(None, ())}
+    else:
+        assert [entry.state() for entry in engine.history("t", "")] == [
+            numbered(n).channels for n in range(299, -1, -1)
+        ]
+    assert 299 <= folded <= 3 * 300
 
 
 def test_what_a_checkpoint_carries_survives_a_snapshot() -> None:

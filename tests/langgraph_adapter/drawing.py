@@ -28,6 +28,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Send
 from pydantic import BaseModel
 
@@ -167,6 +168,7 @@ values: st.SearchStrategy[Any] = st.recursive(
         st.tuples(inner, inner),
         st.builds(Send, texts, inner),
         st.builds(lambda arg: Send("n", arg, timeout=3), inner),
+        st.builds(_DeltaSnapshot, inner),
         st.builds(Record, texts, inner),
     ),
     max_leaves=6,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Send
 from ormsgpack import Ext
 from test_encoding import talk
@@ -174,6 +175,9 @@ swapped = {"id": "name", "name": "id"}
         Value("msgpack", ormsgpack.packb([Ext(1, ormsgpack.packb([*SEND, ["n", Ext(9, b"")]]))])),
         Value("msgpack", ormsgpack.packb([Ext(1, ormsgpack.packb([*SEND, ["n", 1]])[:-1])])),
         Value("msgpack", ormsgpack.packb([Ext(5, ormsgpack.packb([*AI, FIELDS, "m"])[:-1])])),
+        Value("msgpack", ormsgpack.packb([Ext(7, ormsgpack.packb([1, Ext(7, b"\xc0")]))])),
+        Value("msgpack", ormsgpack.packb([Ext(7, ormsgpack.packb([Ext(9, b"")]))])),
+        Value("msgpack", ormsgpack.packb([Ext(7, ormsgpack.packb([1])[:-1])])),
         Value("msgpack", b"\x91"),
         Value("msgpack", b"\x91\xc7\x01\xff\x00"),
         Value("msgpack", b""),
@@ -192,7 +196,7 @@ def test_odd_bytes_are_read_or_refused_as_by_langgraph(value: Value, serde: Json
 
 
 def test_plain_messages_are_built_without_their_constructors(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = stored({"messages": talk(8), "packet": Send("n", [*talk(4)])})
+    packed = stored({"messages": talk(8), "packet": Send("n", [*talk(4)]), "snapshot": _DeltaSnapshot(talk(4))})
     expected = state(SERDE.loads_typed(packed))
 
     def refuse(self: BaseMessage, *args: Any, **kwargs: Any) -> None:
@@ -231,7 +235,14 @@ def test_a_message_that_was_read_takes_part_in_everything_that_messages_do() -> 
 
 # -- what the allowlist refuses ----------------------------------------------------------------------------------------
 
-OWN = [OwnMessage("a"), Model(text="a"), Record("a", HumanMessage("b")), Send("n", [Model(), AIMessage("c")]), *talk(4)]
+OWN = [
+    OwnMessage("a"),
+    Model(text="a"),
+    Record("a", HumanMessage("b")),
+    Send("n", [Model(), AIMessage("c")]),
+    _DeltaSnapshot([Model(), AIMessage("c")]),
+    *talk(4),
+]
 WIDER = STRICT.with_msgpack_allowlist([(Model.__module__, "Model")])
 
 

@@ -162,6 +162,8 @@ class Slice:
         self._states: dict[int, State] = {}
         self.known = Known()
         self._recent: dict[int, State] = {}
+        self._passed: dict[int, State] = {}
+        """States on the way to the one folded last, for who walks back. Nobody was given these: no value is joined."""
         self._unpacked: list[int] = []
         self._writes: dict[int, list[Write]] = {}
         self._writes_bytes = 0
@@ -370,7 +372,7 @@ class Slice:
         at: int | None = seq
         state: State = {}
         while at is not None:
-            known = self._states.get(at, self._recent.get(at))
+            known = self._known_state(at)
             if known is not None:
                 state = known
                 break
@@ -380,7 +382,7 @@ class Slice:
                 break
             chain.append(self._checkpoint(event))
             at = event.base
-        base = None
+        base, passed = None, dict[int, State]()
         if chain and at is not None:
             base = Channels(self._names(at), lambda state=state: state)  # type: ignore[misc]
         for position, event in enumerate(reversed(chain)):
@@ -391,12 +393,21 @@ class Slice:
                 raise self._corrupt(event.seq, error) from error
             if position % _STATE_STRIDE == _STATE_STRIDE - 1:
                 self._states[event.seq] = state
+                passed.clear()
+            elif event.seq != seq:
+                passed[event.seq] = state
             base = Channels(names, lambda state=state: state)  # type: ignore[misc]
+        if chain:
+            self._passed = {} if seq == self.checkpoints.get(self.latest_id) else passed
+        self._passed.pop(seq, None)
         self._recent.pop(seq, None)
         self._recent[seq] = state
         while len(self._recent) > _RECENT_STATES:
             del self._recent[next(iter(self._recent))]
         return state
+
+    def _known_state(self, seq: int) -> State | None:
+        return self._states.get(seq, self._recent.get(seq, self._passed.get(seq)))
 
     def put_state(self, seq: int, state: State) -> None:
         """Remember a state that the caller knows, instead of folding it again."""
@@ -411,9 +422,10 @@ class Slice:
 
     def forget_states(self, *keep: int) -> None:
         """Drop remembered states and writes, and what else can be made of payloads again, but for `keep`."""
-        known = {seq: self._states.get(seq, self._recent.get(seq)) for seq in keep}
+        known = {seq: self._known_state(seq) for seq in keep}
         self._states = {seq: state for seq, state in known.items() if state is not None}
         self._recent.clear()
+        self._passed.clear()
         self._writes.clear()
         self._writes_bytes = 0
         for seq in self._unpacked:

@@ -13,7 +13,15 @@ from ormsgpack import Ext, MsgpackDecodeError, packb, unpackb
 from foldpoint.codecs.model import Value
 from foldpoint.langgraph_adapter.blocks import BLOCK, Block, Memory, Place, array_header
 from foldpoint.langgraph_adapter.frozen import built, frozen_or_none
-from foldpoint.langgraph_adapter.known import EXT_ARGUMENTS, EXT_MESSAGE, is_known, known_messages, known_send
+from foldpoint.langgraph_adapter.known import (
+    EXT_ARGUMENTS,
+    EXT_MESSAGE,
+    EXT_SNAPSHOT,
+    is_known,
+    known_messages,
+    known_send,
+    known_snapshot,
+)
 
 _TYPE = "msgpack"
 
@@ -40,6 +48,7 @@ class Decoder:
         self._names = {one.cls: one.given for one in known}
         self._starts = tuple(one.start for one in known)
         self._send = known_send() if known else None
+        self._snapshot = known_snapshot() if known else None
         self._memory = memory
         otherwise = partial(self._object, None)
         self._open = memory.freezer.opener(otherwise, tuple(one.usual for one in known)) if known else otherwise
@@ -120,6 +129,8 @@ class Decoder:
         elif code == EXT_ARGUMENTS and self._send is not None and data.startswith(self._send.start):
             _, _, arguments = self._unpack(data, None)
             return self._send.cls(*arguments)
+        elif code == EXT_SNAPSHOT and self._snapshot is not None:
+            return self._snapshot(self._unpack(data, None))
         return self._serde.loads_typed((_TYPE, packb(Ext(code, data))))
 
     def _message(self, data: bytes, read: list[_Read] | None) -> Any:

@@ -1,4 +1,5 @@
-"""Objects whose serialized form is known without asking LangGraph's serializer: messages of langchain-core, and Send.
+"""Objects whose serialized form is known without asking LangGraph's serializer: messages of langchain-core, and what
+may hold many of them.
 
 The serializer dumps a message through its pydantic model and builds it again through that model's validators, which
 takes 4 and 15 microseconds. For a *plain* message neither changes anything: its fields are those of its class in their
@@ -33,7 +34,7 @@ from foldpoint.langgraph_adapter.frozen import FREEZER, PLAIN, Fields, Freezer, 
 
 Pack = Callable[[Any], bytes]
 
-EXT_ARGUMENTS, EXT_MESSAGE = 1, 5
+EXT_ARGUMENTS, EXT_MESSAGE, EXT_SNAPSHOT = 1, 5, 7
 _METHOD = "model_validate_json"
 _USUAL: dict[str, tuple[type, ...]] = {
     "content": (str,),
@@ -142,6 +143,18 @@ def known_send() -> KnownSend | None:
     known, sample = KnownSend(Send), Send("n", {"a": [1]})
     packed = JsonPlusSerializer(allowed_msgpack_modules=None).dumps_typed(sample)
     return known if packed == ("msgpack", packb(known.ext(sample, packb))) else None
+
+
+@cache
+def known_snapshot() -> type | None:
+    """What a DeltaChannel's value is stored as now and then; None if the serializer does otherwise, or knows none."""
+    try:
+        from langgraph.checkpoint.serde.types import _DeltaSnapshot
+    except ImportError:
+        return None
+    serde, packed = JsonPlusSerializer(allowed_msgpack_modules=None), packb(Ext(EXT_SNAPSHOT, packb([1])))
+    sample = _DeltaSnapshot([1])
+    return _DeltaSnapshot if serde.dumps_typed(sample) == ("msgpack", packed) else None
 
 
 # -- what the fields hold ----------------------------------------------------------------------------------------------
