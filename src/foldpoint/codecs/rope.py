@@ -50,12 +50,12 @@ class Rope:
 
     def tail(self, count: int) -> tuple[bytes, int]:
         """(data, at): data[at:] is all but the first `count` bytes. Pieces that end before it are left out."""
-        pieces = self._pieces
-        first = 0
-        while first < len(pieces) and len(pieces[first]) <= count:
-            count -= len(pieces[first])
-            first += 1
-        return b"".join(pieces[first:]), count
+        pieces, wanted = self._pieces, self._size - count
+        first = len(pieces)
+        while wanted > 0:
+            first -= 1
+            wanted -= len(pieces[first])
+        return b"".join(pieces[first:]), -wanted
 
     def shared(self, skip: int, other: Rope, start: int) -> int:
         """How many bytes self[skip:] and other[start:] have in common at their start: at least so many.
