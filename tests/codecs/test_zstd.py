@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import subprocess
 import sys
@@ -187,9 +188,21 @@ def test_threads_that_compress_at_once_do_not_disturb_each_other() -> None:
         sys.setswitchinterval(before)
 
 
+@pytest.mark.skipif("CI" not in os.environ, reason="a person's zstandard may be built otherwise")
+def test_zstandard_brings_a_library() -> None:
+    assert DIRECT is not None
+
+
 def test_without_a_library_zstandard_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for found in (None, SimpleNamespace(origin=None), SimpleNamespace(origin="/nowhere.so"), find_spec("_ctypes")):
         monkeypatch.setattr(libzstd, "find_spec", lambda _, found=found: found)
+        assert libzstd.library(100) is None
+    for error in (ImportError, ValueError):
+
+        def fails(_: str, error: type[Exception] = error) -> None:
+            raise error
+
+        monkeypatch.setattr(libzstd, "find_spec", fails)
         assert libzstd.library(100) is None
 
 
