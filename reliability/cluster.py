@@ -301,7 +301,7 @@ def write_config(node: Node, nodes: Sequence[Node], settings: Settings) -> None:
     seeds = "".join(f"mesh-seed-address-port {peer.place.mesh_address} {peer.base + 2}\n" for peer in nodes)
     engines = {
         "memory": f"storage-engine memory {{\ndata-size {settings.memory}\n}}\n",
-        "device": f"storage-engine device {{\nfile {node.folder}/data\nfilesize 1G\n}}\n",
+        "device": f"storage-engine device {{\nfile {node.folder}/data\nfilesize 4G\n}}\n",
     }
     access = f"access-port {settings.access_port}\n" if settings.access_port else ""
     extra = "".join(f"{line}\n" for line in settings.extra)

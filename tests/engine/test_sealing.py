@@ -58,6 +58,26 @@ def test_what_was_put_upon_events_that_a_crash_took_is_not_taken_to_others_in_th
     assert numbers(Engine(store)) == numbers(engine) == [9, 0]
 
 
+def test_what_was_known_of_an_event_that_a_crash_took_is_not_taken_for_another_in_its_place() -> None:
+    store = MemoryStore()
+    engine, other = (Engine(store, Settings(window=8)) for _ in range(2))
+    for n in range(4):
+        engine.put("t", "", numbered(n))
+    with engine.log("t", "") as log:
+        assert log.view is not None
+        store.remove_many([keys.event(log.view.head.epoch, 4)])
+    other.put("t", "", numbered(9, parent=2))
+    with other.log("t", "") as sealing_log:
+        assert sealing_log.seal()
+    with engine.log("t", "") as log:
+        beside = engine.reader("t", "")
+        log.join(beside.load())
+    latest = engine.latest("t", "")
+    assert latest is not None
+    assert latest.state() == numbered(9).channels
+    assert numbers(Engine(store)) == numbers(engine) == [9, 2, 1, 0]
+
+
 class TornBatches(MemoryStore):
     """Reads of many keys at once miss the records in `hidden`, as if they were created while the batch ran."""
 

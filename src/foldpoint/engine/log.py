@@ -219,7 +219,7 @@ class Log:
                 return
             view.slice.add(event)
         latest = mine.slice.checkpoints.get(mine.slice.latest_id)
-        if latest is not None and latest in view.slice.events:
+        if latest in view.slice.events and view.slice.check(latest) == mine.slice.check(latest):
             view.slice.put_state(latest, mine.slice.state(latest))
         view.slice.known = mine.slice.known
         self.view = replace(view, last=max(view.last, mine.last))
