@@ -274,7 +274,8 @@ class Engine:
 
     def history(self, thread_id: str, namespace: str, before: str | None = None) -> Iterator[Entry]:
         """Checkpoints with an id below `before`, greatest first, read as they are asked for."""
-        log = self._apart(thread_id, namespace)
+        # A log of its own: writers go on changing the slice of the shared one.
+        log = self.reader(thread_id, namespace)
         with named(thread_id, namespace):
             while (view := _live(log.load())) is not None:
                 try:
@@ -293,7 +294,7 @@ class Engine:
 
         None if there is no such checkpoint.
         """
-        log = self._apart(thread_id, namespace)
+        log = self.reader(thread_id, namespace)
         with named(thread_id, namespace):
             while (view := _live(log.load())) is not None:
                 history = History(log.reader, view)
@@ -307,11 +308,6 @@ class Engine:
     def reader(self, thread_id: str, namespace: str) -> Log:
         """A log with a view of its own, for long reads and for work beside the writers of this process."""
         return Log(thread_id, namespace, self.io, self.settings, self.clock, self.metrics)
-
-    def _apart(self, thread_id: str, namespace: str) -> Log:
-        """A log that begins with what is known here, for long reads: writers go on changing the shared one."""
-        with self.log(thread_id, namespace) as log:
-            return log.fork()
 
     def _locked(self, log: Log, entry: Entry | None) -> Entry | None:
         """The same entry, safe to fold while other threads use the stream."""
