@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from checkpoints import numbered, numbers
+from checkpoints import id_of, numbered, numbers
 from moving import Interrupted
 
 from foldpoint import Engine, Settings
@@ -58,9 +58,10 @@ def test_what_was_put_upon_events_that_a_crash_took_is_not_taken_to_others_in_th
     assert numbers(Engine(store)) == numbers(engine) == [9, 0]
 
 
-def test_what_was_known_of_an_event_that_a_crash_took_is_not_taken_for_another_in_its_place() -> None:
+@pytest.mark.parametrize("joins", [True, False])
+def test_what_was_known_of_an_event_that_a_crash_took_is_not_taken_for_another_in_its_place(joins: bool) -> None:
     store = MemoryStore()
-    engine, other = (Engine(store, Settings(window=8)) for _ in range(2))
+    engine, other = (Engine(store, Settings(window=8, snapshot_ratio=1000)) for _ in range(2))
     for n in range(4):
         engine.put("t", "", numbered(n))
     with engine.log("t", "") as log:
@@ -70,10 +71,11 @@ def test_what_was_known_of_an_event_that_a_crash_took_is_not_taken_for_another_i
     with other.log("t", "") as sealing_log:
         assert sealing_log.seal()
     with engine.log("t", "") as log:
-        beside = engine.reader("t", "")
-        log.join(beside.load())
+        if joins:
+            log.join(engine.reader("t", "").load())
     latest = engine.latest("t", "")
     assert latest is not None
+    assert latest.folded.header.id == id_of(9)
     assert latest.state() == numbered(9).channels
     assert numbers(Engine(store)) == numbers(engine) == [9, 2, 1, 0]
 

@@ -447,6 +447,9 @@ class Log:
 
 
 def _continues(view: View, head: Head) -> bool:
-    """Whether the view's slice begins where `head` says, and lacks nothing that was sealed since."""
-    same = view.head.epoch == head.epoch and view.head.snapshot == head.snapshot
-    return same and all(seq in view.slice.events for seq in range(view.head.sealed + 1, head.sealed + 1))
+    """Whether the view's slice begins where `head` says, and nothing was sealed since.
+
+    What another sealed may be other events than the view's, of which a crash has taken some.
+    """
+    known = view.head
+    return (known.epoch, known.snapshot, known.sealed) == (head.epoch, head.snapshot, head.sealed)
