@@ -23,7 +23,7 @@ from foldpoint.codecs.model import Stored
 from foldpoint.langgraph_adapter.blocks import BLOCK, Memory
 from foldpoint.langgraph_adapter.encoding import Encoder
 from foldpoint.langgraph_adapter.frozen import FREEZER, IN_C, IN_PYTHON, Freezer
-from foldpoint.langgraph_adapter.known import known_messages, known_send
+from foldpoint.langgraph_adapter.known import known_messages, known_send, known_snapshot
 
 SERDE = JsonPlusSerializer()
 PLACE = ("thread", "", "messages")
@@ -104,6 +104,7 @@ def test_everything_that_is_known_here_is_known_with_the_installed_packages() ->
     ]
     assert sorted(cls.__name__ for cls in known_messages()) == names
     assert known_send() is not None
+    assert known_snapshot() is not None
 
 
 @given(values)

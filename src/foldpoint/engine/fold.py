@@ -394,7 +394,7 @@ class Slice:
             if position % _STATE_STRIDE == _STATE_STRIDE - 1:
                 self._states[event.seq] = state
                 passed.clear()
-            elif event.seq != seq:
+            else:
                 passed[event.seq] = state
             base = Channels(names, lambda state=state: state)  # type: ignore[misc]
         if chain:

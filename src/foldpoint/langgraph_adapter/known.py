@@ -152,9 +152,8 @@ def known_snapshot() -> type | None:
         from langgraph.checkpoint.serde.types import _DeltaSnapshot
     except ImportError:
         return None
-    serde, packed = JsonPlusSerializer(allowed_msgpack_modules=None), packb(Ext(EXT_SNAPSHOT, packb([1])))
-    sample = _DeltaSnapshot([1])
-    return _DeltaSnapshot if serde.dumps_typed(sample) == ("msgpack", packed) else None
+    packed = JsonPlusSerializer(allowed_msgpack_modules=None).dumps_typed(_DeltaSnapshot([1]))
+    return _DeltaSnapshot if packed == ("msgpack", packb(Ext(EXT_SNAPSHOT, packb([1])))) else None
 
 
 # -- what the fields hold ----------------------------------------------------------------------------------------------
