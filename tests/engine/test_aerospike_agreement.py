@@ -83,6 +83,25 @@ class TestLateWrites:
         store.close()
 
 
+def test_how_a_create_is_told_its_time_is_made_again_only_when_nodes_are_asked_and_when_they_tell_better(
+    own: Callable[..., Cluster],
+) -> None:
+    hasty, store = two_stores(own())
+    hasty.close()
+    clock, until = store._link.clock, time.monotonic() + 60
+    clock.ask()
+    told = [clock.creates_until(until)]
+    assert clock.creates_until(until) is told[0]
+    for _ in range(2):  # the second is known from the same, a little later
+        clock.learn(applied_at=time.time_ns(), sent_at=time.monotonic_ns())
+        told.append(clock.creates_until(until))
+    clock.ask()
+    told.append(clock.creates_until(until))
+    assert [told[0] is told[1], told[1] is told[2], told[2] is told[3]] == [False, True, False]
+    assert clock.creates_until(until + 1) is not told[3]
+    store.close()
+
+
 class TestAgreement:
     def test_while_a_node_does_not_answer_nothing_is_asked_of_the_others(self, own: Callable[..., Cluster]) -> None:
         cluster = own(nodes=2, replication_factor=2, heartbeats_missed=300)

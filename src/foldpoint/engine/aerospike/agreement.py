@@ -65,8 +65,12 @@ class Agreement:
                 raise Refusal(*self._refused[1:])
             self._ask()
 
+    def known(self) -> str | None:
+        """The key of the cluster that all nodes are in, another whenever one joins or leaves; None if not known now."""
+        return self._cluster if self._holds() else None
+
     def cluster(self) -> str | None:
-        """The key of the cluster that all nodes are in: another whenever one joins or leaves. Raises as `require`."""
+        """The same, asked for where it is not known. Raises as `require`."""
         self.require()
         return self._cluster
 
@@ -137,6 +141,9 @@ class ServerClock:
         self._namespace = namespace
         self._ahead = 0
         self._known_at: int | None = None
+        self._is_rough = True
+        self._basis = object()  # another when the time is known from somewhere else, not only anew
+        self._made: tuple[Any, Any] = None, None
 
     def ask(self) -> None:
         """Each node, for its time in whole seconds. Raises Refusal, or the client's error."""
@@ -146,21 +153,30 @@ class ServerClock:
         latest = _EPOCH + max(int(node["current_time"]) for node in nodes) + 1
         self._known_at = time.monotonic_ns()
         self._ahead = latest * _NANOSECONDS - self._known_at
+        self._is_rough, self._basis = True, object()
 
     def learn(self, applied_at: int, sent_at: int) -> None:
         """applied_at: what a write has answered. sent_at: monotonic nanoseconds before it was sent."""
         now = time.monotonic_ns()
         if now - sent_at < _QUICK:
             self._ahead, self._known_at = applied_at - sent_at, now
+            if self._is_rough:
+                self._is_rough, self._basis = False, object()
 
     def creates_until(self, until: float) -> Any:
         """The operation that makes a create fail on a node that comes to it after `until`, in monotonic seconds.
 
         It answers, as `APPLIED_AT`, when the record was created: its time is set before the operations on it.
+        It is made once for each `until`: clocks do not drift apart that quickly.
         """
-        now = expressions.LastUpdateTime()
-        at = expressions.Cond(expressions.LE(now, self._at(until)), now, expressions.Unknown())
-        return expression_operations.expression_read(APPLIED_AT, at.compile())
+        made_for, operation = self._made
+        wanted = until, self._basis
+        if made_for != wanted:
+            now = expressions.LastUpdateTime()
+            at = expressions.Cond(expressions.LE(now, self._at(until)), now, expressions.Unknown())
+            operation = expression_operations.expression_read(APPLIED_AT, at.compile())
+            self._made = wanted, operation
+        return operation
 
     def changes_until(self, until: float) -> Any:
         """The same for a change of a record, as a filter on what is there.

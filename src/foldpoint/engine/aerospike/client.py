@@ -96,7 +96,8 @@ class Link:
         self._owned = owned
         self._closed = False
         self._calls = 0
-        self._idle = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._pid = os.getpid()
         forks.renew_after(self)
 
@@ -106,12 +107,14 @@ class Link:
 
     def __enter__(self) -> None:
         self.require_open()
-        with self._idle:
-            self.require_open()
+        with self._lock:
             self._calls += 1
+        if self._closed:  # meanwhile: looked at last, as `close` looks at the calls last
+            self.__exit__()
+            self.require_open()
 
     def __exit__(self, *error: object) -> None:
-        with self._idle:
+        with self._lock:
             self._calls -= 1
             if self._closed:
                 self._idle.notify_all()
@@ -150,6 +153,10 @@ class Link:
         if self.connected:
             return code in TRANSIENT
         return code in (TRANSIENT | NODELESS) - {CLOSED}
+
+    def cluster(self) -> str | None:
+        """The key of the cluster that all nodes are in, as it was at most a moment ago."""
+        return self.agreement.known() or self.persist(self.agreement.cluster)
 
     def agreed(self, attempt: Callable[[], R]) -> R:
         """As `persist`, of what reads or writes records: only while all nodes agree."""

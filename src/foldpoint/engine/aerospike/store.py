@@ -209,7 +209,7 @@ class AerospikeStore:
     @verb
     def incarnation(self) -> object:
         """The cluster's key, which changes whenever a node joins or leaves: as it was at most a moment ago."""
-        return self._link.persist(self._link.agreement.cluster)
+        return self._link.cluster()
 
     @verb
     def settled(self) -> bytes:
