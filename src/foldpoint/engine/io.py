@@ -25,19 +25,14 @@ LOST_PARTS = "the store has lost parts of it before any head came to name it"
 
 
 class _Sent(NamedTuple):
-    """An event that was created here: its parts, and itself last."""
+    """An event that was created here: itself, and its parts, in all of so many bytes."""
 
     at: float
-    records: list[tuple[bytes, bytes]]
+    key: bytes
+    record: bytes
+    parts: Sequence[tuple[bytes, bytes]]
     ttl: int | None
-
-    @property
-    def key(self) -> bytes:
-        return self.records[-1][0]
-
-    @property
-    def size(self) -> int:
-        return sum(len(record) for _, record in self.records)
+    size: int
 
 
 class RecordIO:
@@ -47,16 +42,15 @@ class RecordIO:
         self.store = store
         self.cipher = cipher
         self.allow_plain = allow_plain
+        capabilities = store.capabilities
+        self.part_size = capabilities.max_record - _PART_OVERHEAD
+        self._forgets = not capabilities.ordered
         self._sent: deque[_Sent] = deque()
         self._sent_bytes = 0
         self._incarnation: object = None
         self._doubtful: set[bytes] = set()
         """Epochs of which events were sent to servers that are others by now."""
         self._lock = Lock()
-
-    @property
-    def part_size(self) -> int:
-        return self.store.capabilities.max_record - _PART_OVERHEAD
 
     def seal(self, key: bytes, kind: int, codec: int, content: bytes) -> bytes:
         return envelope.seal(key, kind, codec, content, self.cipher)
@@ -72,30 +66,31 @@ class RecordIO:
 
     def create(self, key: bytes, record: bytes, ttl: int | None) -> bool:
         """Create-only. What does not fit one record is stored in parts first; the stub under `key` commits it."""
-        parts: list[tuple[bytes, bytes]] = []
+        parts: Sequence[tuple[bytes, bytes]] = ()
         if len(record) > self.part_size:
             parts, record = self._in_parts(key, record)
             self.store.create(parts, ttl=ttl)
         created = self.store.create([(key, record)], ttl=ttl)[0]
         if created:
-            self._remember([*parts, (key, record)], ttl)
+            self._remember(key, record, parts, ttl)
         elif parts and self.store.get_many([key])[0] not in (None, record):
             self.store.remove_many([part for part, _ in parts])  # another's stub stands there, for good
         return created
 
     def remember(self, key: bytes, ttl: int | None) -> None:
         """As what was created here; nothing if it, or a part of it, is not there."""
-        wanted = [*self.parts_of([key]), key]
-        found = self.store.get_many(wanted)
-        records = [(one, record) for one, record in zip(wanted, found, strict=True) if record is not None]
-        if len(records) == len(wanted):
-            self._remember(records, ttl)
+        part_keys = self.parts_of([key])
+        record, *parts = self.store.get_many([key, *part_keys])
+        whole = [(part_key, part) for part_key, part in zip(part_keys, parts, strict=True) if part is not None]
+        if record is not None and len(whole) == len(parts):
+            self._remember(key, record, whole, ttl)
 
-    def _remember(self, records: list[tuple[bytes, bytes]], ttl: int | None) -> None:
+    def _remember(self, key: bytes, record: bytes, parts: Sequence[tuple[bytes, bytes]], ttl: int | None) -> None:
         """An event, wholly or not at all, so that it can be sent again if a crash of the store takes it."""
-        if self.store.capabilities.ordered or keys.kind_of(records[-1][0]) != b"e":
+        if not self._forgets or keys.kind_of(key) != b"e":
             return  # segments and snapshots follow from events, and may not fit what is written next
-        sent = _Sent(time.monotonic(), records, ttl)
+        size = len(record) + sum(len(part) for _, part in parts) if parts else len(record)
+        sent = _Sent(time.monotonic(), key, record, parts, ttl, size)
         if not self._sent:
             self._incarnation = self.store.incarnation()
         with self._lock:
@@ -121,7 +116,7 @@ class RecordIO:
         first = keys.event(epoch, cleaned)
         with self._lock:
             events = [one for one in self._sent if keys.epoch_of(one.key) == epoch and one.key > first]
-        sent = {key: record for event in events for key, record in event.records}
+        sent = {key: record for event in events for key, record in (*event.parts, (event.key, event.record))}
         found = dict(zip(sent, self.store.get_many([*sent]), strict=True))
         lost = [(key, record) for key, record in sent.items() if found[key] is None]
         if any(found[event.key] not in (None, sent[event.key]) for event in events):
