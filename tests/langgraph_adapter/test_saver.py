@@ -388,6 +388,28 @@ def test_a_value_that_cannot_be_serialized_stores_nothing(saver: FoldpointSaver)
     assert ids(saver, config()) == [id_of(good)]
 
 
+@pytest.mark.parametrize(
+    ("what", "odd"),
+    [
+        ("channels", {"channel_values": {"a": 1, 5: 2}}),
+        ("channel_versions", {"channel_versions": {"a": 2, 5: 2}}),
+        ("versions_seen", {"versions_seen": {5: {"a": 1}}}),
+        ("versions_seen", {"versions_seen": {"n": {5: 1}}}),
+        ("updated_channels", {"updated_channels": [5]}),
+    ],
+)
+def test_a_name_that_is_no_text_stores_nothing(saver: FoldpointSaver, what: str, odd: dict[str, Any]) -> None:
+    """It would be read back as a position, and nothing that follows could be read."""
+    good = put(saver, None, {"a": 1})
+    with pytest.raises(ValueError, match=f"{what}: names are strings, got 5"):
+        saver.put(good, {**checkpoint({"a": 1}, step=1), **odd}, {}, {"a": 2})
+    with pytest.raises(ValueError, match="metadata: names are strings, got 5"):
+        saver.put(good, checkpoint({"a": 1}, step=1), {5: 1}, {"a": 2})  # type: ignore[misc]
+    with pytest.raises(ValueError, match="writes: names are strings, got 5"):
+        saver.put_writes(good, [(5, 1)], "task")  # type: ignore[list-item]
+    assert ids(saver, config()) == [id_of(good)]
+
+
 def test_a_file_that_cannot_be_opened_says_so(tmp_path: Any) -> None:
     (tmp_path / "text.db").write_text("this is no database, but it is long enough to have a header " * 100)
     for url in (f"sqlite:///{tmp_path}/missing/folder.db", f"sqlite:///{tmp_path}/text.db", f"sqlite:///{tmp_path}"):

@@ -298,12 +298,31 @@ def copied(checkpoint: Checkpoint) -> Checkpoint | None:
     updated = None if updated is None else [*updated]
     maps: list[dict[str, Any]] = [versions, labels, *seen.values()]
     ids = (old.id,) if old.parent is None else (old.id, old.parent)
-    texts = chain(ids, (old.ts,), seen, updated or (), *maps)
+    texts = chain(ids, (old.ts,), seen, updated or (), checkpoint.channels, *maps)
     scalars = set(map(type, chain.from_iterable(map(dict.values, maps))))
     if type(old.v) is not int or not set(map(type, texts)) <= {str} or not scalars <= _SCALARS:
         return None
     header = Header(old.id, old.parent, old.v, old.ts, versions, seen, updated, old.extra)
     return Checkpoint(header, checkpoint.channels, labels, checkpoint.metadata, dict(checkpoint.carried))
+
+
+def check_names(checkpoint: Checkpoint) -> None:
+    """Raises ValueError for a name that is no string.
+
+    A number would be stored, and read back as a position: nothing that follows could be read.
+    """
+    header = checkpoint.header
+    given: dict[str, Iterable[Any]] = {
+        "channels": checkpoint.channels,
+        "channel_versions": header.channel_versions,
+        "updated_channels": header.updated_channels or (),
+        "versions_seen": chain(header.versions_seen, *header.versions_seen.values()),
+        "labels": checkpoint.labels,
+    }
+    for what, names in given.items():
+        for name in names:
+            if not isinstance(name, str):
+                raise ValueError(f"{what}: names are strings, got {name!r}")
 
 
 def folded_of(seq: int, checkpoint: Checkpoint) -> Folded:

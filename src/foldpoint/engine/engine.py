@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from foldpoint.codecs.envelope import Cipher
-from foldpoint.codecs.event import copied, encode_checkpoint, encode_writes, folded_of
+from foldpoint.codecs.event import check_names, copied, encode_checkpoint, encode_writes, folded_of
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
@@ -117,10 +117,13 @@ class Engine:
     def put(self, thread_id: str, namespace: str, checkpoint: Checkpoint, *, ttl: int | None = None) -> int:
         """Log a checkpoint; durable when it returns. Returns how many events the tail holds.
 
-        Of two checkpoints with one id the later put wins; nothing that is based on the first changes.
+        Of two checkpoints with one id the later put wins; nothing that is based on the first changes. Raises ValueError
+        for a name that is no string.
         """
         # What is remembered must be what was stored, even if the caller goes on changing it.
         own = copied(checkpoint)
+        if own is None:
+            check_names(checkpoint)
         put = own or checkpoint
         parent = put.header.parent
 

@@ -368,6 +368,8 @@ class Slice:
 
     def state(self, seq: int) -> State:
         """The channels of the checkpoint at `seq`. The dict is shared: do not change it."""
+        if (known := self._states.get(seq)) is not None:
+            return known
         chain: list[Event] = []
         at: int | None = seq
         state: State = {}
@@ -432,7 +434,8 @@ class Slice:
             if seq not in keep:
                 event = self.events[seq]
                 self.events[seq] = packed = event.packed()
-                self.size += packed.size - event.size
+                if not isinstance(event.source, bytes):
+                    self.size += packed.size - event.size
         self._unpacked = [*keep]
 
     def put_writes(self, seq: int, writes: list[Write]) -> None:

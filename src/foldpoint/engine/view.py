@@ -42,9 +42,9 @@ class View:
         Only of the tail: should it be sealed meanwhile, they lie in one segment, which readers fetch with the snapshot.
         """
         payloads: dict[int, bytes] = {}
-        size, events = 0, self.slice.events
-        for at in range(seq - 1, max(self.head.sealed, seq - 1 - most), -1):
-            if size >= CONTEXT_BYTES or (event := events.get(at)) is None:
+        size, numbers = 0, range(seq - 1, max(self.head.sealed, seq - 1 - most), -1)
+        for at, event in zip(numbers, map(self.slice.events.get, numbers), strict=True):
+            if size >= CONTEXT_BYTES or event is None:
                 break
             payloads[at] = payload = event.payload
             size += len(payload)

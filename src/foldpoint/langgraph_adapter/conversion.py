@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -39,19 +38,11 @@ def to_checkpoint(
 ) -> Checkpoint:
     """new_versions: of the channels that changed since `parent`.
 
-    Raises the serializer's error for a value it cannot serialize, ValueError for a name that is no string.
+    Raises the serializer's error for a value it cannot serialize, ValueError for metadata whose name is no string.
     """
     extra = {key: value for key, value in checkpoint.items() if key not in _HEADER_KEYS}
     merged = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
-    _check_names(
-        {
-            "channels": checkpoint["channel_values"],
-            "channel_versions": checkpoint["channel_versions"],
-            "updated_channels": checkpoint.get("updated_channels") or (),
-            "versions_seen": [*chain(checkpoint["versions_seen"], *checkpoint["versions_seen"].values())],
-            "metadata": merged,
-        }
-    )
+    _check_names("metadata", merged)
     labels, rest = split_metadata(merged)
     versions = checkpoint["channel_versions"]
     told = [name for name in checkpoint["channel_values"] if name not in (new_versions or ())]
@@ -84,14 +75,10 @@ def _is_same(old: Version | None, new: Version | None) -> bool:
     return old is not None and type(old) is type(new) and old == new
 
 
-def _check_names(given: Mapping[str, Collection[Any]]) -> None:
-    """A number would be stored, and read back as a position: nothing that follows could be read."""
-    if {*map(type, chain.from_iterable(given.values()))} <= {str}:
-        return
-    for what, names in given.items():
-        for name in names:
-            if not isinstance(name, str):
-                raise ValueError(f"{what}: names are strings, got {name!r}")
+def _check_names(what: str, names: Iterable[Any]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{what}: names are strings, got {name!r}")
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
@@ -122,7 +109,7 @@ def _is_label(value: Any) -> bool:
 
 
 def to_writes(encoder: Encoder, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> list[Write]:
-    _check_names({"writes": [channel for channel, _ in writes]})
+    _check_names("writes", [channel for channel, _ in writes])
     return [
         Write(task_id, WRITES_IDX_MAP.get(channel, at), channel, encoder.value(value), task_path)
         for at, (channel, value) in enumerate(writes)
