@@ -66,8 +66,8 @@ class Agreement:
             self._ask()
 
     def known(self) -> str | None:
-        """The key of the cluster that all nodes are in, another whenever one joins or leaves; None if not known now."""
-        return self._cluster if self._holds() else None
+        """The key of the cluster that all nodes were in lately: another whenever one joins or leaves. None if unknown."""
+        return self._cluster if self._is_young() else None
 
     def cluster(self) -> str | None:
         """The same, asked for where it is not known. Raises as `require`."""
@@ -75,8 +75,10 @@ class Agreement:
         return self._cluster
 
     def _holds(self) -> bool:
-        young = time.monotonic() < self._held_at + self._silence / _SHARE
-        return young and self._client.get_node_names() == self._nodes
+        return self._is_young() and self._client.get_node_names() == self._nodes
+
+    def _is_young(self) -> bool:
+        return time.monotonic() < self._held_at + self._silence / _SHARE
 
     def _ask(self) -> None:
         began, nodes = time.monotonic(), self._client.get_node_names()

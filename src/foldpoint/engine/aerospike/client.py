@@ -154,10 +154,6 @@ class Link:
             return code in TRANSIENT
         return code in (TRANSIENT | NODELESS) - {CLOSED}
 
-    def cluster(self) -> str | None:
-        """The key of the cluster that all nodes are in, as it was at most a moment ago."""
-        return self.agreement.known() or self.persist(self.agreement.cluster)
-
     def agreed(self, attempt: Callable[[], R]) -> R:
         """As `persist`, of what reads or writes records: only while all nodes agree."""
 

@@ -206,10 +206,17 @@ class AerospikeStore:
         check_partition(partition)
         return (key for key, _ in self._scan(self._log_set, partition, None, {"nobins": True}))
 
-    @verb
     def incarnation(self) -> object:
-        """The cluster's key, which changes whenever a node joins or leaves: as it was at most a moment ago."""
-        return self._link.cluster()
+        """The cluster's key, which changes whenever a node joins or leaves: as it was at most a moment ago.
+
+        Asked for with every put, and twice: so what was heard lately is answered without a call of the client.
+        """
+        self._link.require_open()
+        return self._link.agreement.known() or self._cluster()
+
+    @verb
+    def _cluster(self) -> object:
+        return self._link.persist(self._link.agreement.cluster)
 
     @verb
     def settled(self) -> bytes:
