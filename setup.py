@@ -7,12 +7,8 @@ from setuptools import Extension, setup
 FROZEN = Extension(
     "foldpoint.langgraph_adapter._frozen",
     ["src/foldpoint/langgraph_adapter/_frozen.c"],
-    py_limited_api=True,
     optional=True,
 )
 
-# Without a lock around the interpreter there is no stable interface, and what is compiled relies on that lock.
-if sysconfig.get_config_var("Py_GIL_DISABLED"):
-    setup()
-else:
-    setup(ext_modules=[FROZEN], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+# What is compiled relies on the lock around the interpreter.
+setup(ext_modules=[] if sysconfig.get_config_var("Py_GIL_DISABLED") else [FROZEN])
