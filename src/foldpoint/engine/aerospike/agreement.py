@@ -66,7 +66,7 @@ class Agreement:
             self._ask()
 
     def known(self) -> str | None:
-        """The key of the cluster that all nodes were in lately: another whenever one joins or leaves. None if unknown."""
+        """The key of the cluster that all nodes were in lately, another whenever one joins or leaves; None: unknown."""
         return self._cluster if self._is_young() else None
 
     def cluster(self) -> str | None:
