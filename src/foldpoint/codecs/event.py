@@ -219,8 +219,8 @@ def _checkpoint_fields(seq: int, checkpoint: Checkpoint, base: Base | None) -> l
 
 def _diff_metadata(old: Value | None, new: Value | None) -> Any:
     """nil: unchanged; false: none."""
-    if new is None:
-        return None if old is None else False
+    if new is None or new == old:
+        return None if new == old else False
     return deltas.encode(Stored(old.type, Rope(old.data)) if old else None, new)
 
 

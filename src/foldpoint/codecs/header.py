@@ -19,6 +19,7 @@ from foldpoint.codecs.wire import Malformed, pack
 
 EMPTY = Header(id="")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _UUID_EPOCH_TICKS = 0x01B21DD213814000  # 100 ns from 1582-10-15 to 1970-01-01
 
 _FEW = 8  # names are sooner found by going through a list than by building a map for them
@@ -158,11 +159,11 @@ def _pack_time(ts: str, checkpoint_id: str) -> int | str:
     """Microseconds after the id's own time, for a UTC time as `datetime.isoformat` spells it."""
     try:
         moment = datetime.fromisoformat(ts)
-        if moment.isoformat() != ts or moment.utcoffset() != timedelta(0) or not ts.endswith("+00:00"):
+        if moment.isoformat() != ts or not ts.endswith("+00:00"):
             return ts
     except (ValueError, OverflowError):
         return ts
-    return (moment - _EPOCH) // timedelta(microseconds=1) - id_micros(checkpoint_id)
+    return (moment - _EPOCH) // _MICROSECOND - id_micros(checkpoint_id)
 
 
 def _unpack_time(packed: int | str, checkpoint_id: str) -> str:

@@ -9,8 +9,9 @@ import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from foldpoint.codecs.envelope import Cipher
@@ -374,34 +375,17 @@ class Engine:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def log(self, thread_id: str, namespace: str) -> AbstractContextManager[Log]:
+    def log(self, thread_id: str, namespace: str) -> _Use:
         """The stream's log, locked. On leaving, the least recently used views beyond the cache's bytes are dropped."""
         name = (thread_id, namespace)
         with self._guard:
             log = self._logs.pop(name, None) or self.reader(thread_id, namespace)
             self._logs[name] = log
-        return self._use(log)
-
-    @contextmanager
-    def _use(self, log: Log) -> Iterator[Log]:
-        """Locked. An error that is not our own may break off anywhere, amid taking something in: then the view goes."""
-        with log.lock:
-            try:
-                yield log
-            except RecordError as error:
-                _note_whose(error, log.thread_id, log.namespace)
-                raise
-            except FoldpointError:
-                raise
-            except BaseException:
-                log.view = None
-                raise
-            finally:
-                self._account(log)
+        return _Use(log, self._account)
 
     def _guarded(self, log: Log, read: Callable[P, T]) -> Callable[P, T]:
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self._use(log):
+            with _Use(log, self._account):
                 return read(*args, **kwargs)
 
         return call
@@ -421,6 +405,36 @@ class Engine:
                 oldest = next(iter(self._logs))
                 del self._logs[oldest]
                 self._held -= self._sizes.pop(oldest, 0)
+
+
+class _Use:
+    """A log, locked; accounted for afterwards.
+
+    An error that is not our own may break off anywhere, amid taking something in: then the view goes.
+    """
+
+    __slots__ = ("_account", "_log")
+
+    def __init__(self, log: Log, account: Callable[[Log], None]) -> None:
+        self._log = log
+        self._account = account
+
+    def __enter__(self) -> Log:
+        self._log.lock.acquire()
+        return self._log
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        log = self._log
+        try:
+            if isinstance(error, RecordError):
+                _note_whose(error, log.thread_id, log.namespace)
+            elif error is not None and not isinstance(error, FoldpointError):
+                log.view = None
+            self._account(log)
+        finally:
+            log.lock.release()
 
 
 @contextmanager
