@@ -42,7 +42,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # Stamps: installed again only when one of these is newer.
-INSTALLED := pyproject.toml setup.py src/foldpoint/langgraph_adapter/_frozen.c
+INSTALLED := pyproject.toml setup.py $(wildcard src/foldpoint/*/*.[ch])
 $(VENV)/.demo: $(INSTALLED) | $(BIN)/python
 	@$(PIP) -e '.[demo]'
 	@touch $@

@@ -28,6 +28,7 @@ from foldpoint.codecs.header import (
     positions_of,
     unpack_id,
 )
+from foldpoint.codecs.maps import MAPS
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Version, Write
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.wire import Malformed, crc32, pack, pack_pieces, unpack, whole
@@ -36,7 +37,6 @@ from foldpoint.codecs.zstd import compress, decompress
 CHECKPOINT, WRITES, FILLER = 0, 1, 2
 
 FILLER_PAYLOAD = b""
-_SCALARS = {str, int, float, bool, type(None)}
 
 _REFERENCE_BODY = 4096
 """Bodies shorter than this are left to the compression of the whole event."""
@@ -285,23 +285,20 @@ class Fold:
             raise Malformed(f"checkpoint event does not fold: {error!r}") from error
 
 
-def copied(checkpoint: Checkpoint) -> Checkpoint | None:
+def copied(checkpoint: Checkpoint, base: Header = EMPTY) -> Checkpoint | None:
     """The same, sharing nothing that its caller may change but the values; None unless all of it is of builtin classes.
 
     Of these alone it is known that they are read as what they are: `folded_of` needs not look at what was stored.
+    base: whose maps it may share, as nobody changes them; most of a large header is as in the checkpoint before.
     """
-    old, labels = checkpoint.header, dict(checkpoint.labels)
-    versions, updated = dict(old.channel_versions), old.updated_channels
-    seen = {node: dict(by_channel) for node, by_channel in old.versions_seen.items()}
-    if {*map(type, (old.channel_versions, old.versions_seen, *old.versions_seen.values()))} != {dict}:
+    old, updated = checkpoint.header, checkpoint.header.updated_channels
+    versions, labels = MAPS.copied(old.channel_versions), MAPS.copied(checkpoint.labels)
+    seen = MAPS.copied(old.versions_seen, base.versions_seen)
+    ids = (old.id,) if old.parent is None else (old.id, old.parent)
+    texts = chain(ids, (old.ts,), updated or (), checkpoint.channels)
+    if versions is None or labels is None or seen is None or type(old.v) is not int or {*map(type, texts)} != {str}:
         return None
     updated = None if updated is None else [*updated]
-    maps: list[dict[str, Any]] = [versions, labels, *seen.values()]
-    ids = (old.id,) if old.parent is None else (old.id, old.parent)
-    texts = chain(ids, (old.ts,), seen, updated or (), checkpoint.channels, *maps)
-    scalars = set(map(type, chain.from_iterable(map(dict.values, maps))))
-    if type(old.v) is not int or not set(map(type, texts)) <= {str} or not scalars <= _SCALARS:
-        return None
     header = Header(old.id, old.parent, old.v, old.ts, versions, seen, updated, old.extra)
     return Checkpoint(header, checkpoint.channels, labels, checkpoint.metadata, dict(checkpoint.carried))
 

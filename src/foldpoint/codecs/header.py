@@ -8,14 +8,14 @@ with the same types in the same order, the whole map is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import chain, compress, count, islice
-from operator import ne
+from itertools import islice
 from typing import Any, cast
 
+from foldpoint.codecs.maps import MAPS, differ
 from foldpoint.codecs.model import Header, Scalar, Value, Version
-from foldpoint.codecs.wire import Malformed, pack
+from foldpoint.codecs.wire import Malformed
 
 EMPTY = Header(id="")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,51 +31,23 @@ def diff_map(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str
     """The delta from `old` to `new`, None if they are equal; `code(key, value)` gives an entry's stored form."""
     if not old:
         return [{key: code(key, value) for key, value in new.items()}] if new else None
-    keys, kept, before = [*new], [*old], [*old.values()]
-    places: Sequence[int] = range(len(kept))
-    if keys[: len(kept)] != kept:
-        places = [at for at, key in enumerate(kept) if key in new]
-        kept, before = [kept[at] for at in places], [before[at] for at in places]
-        if keys[: len(kept)] != kept:
-            return [{key: code(key, value) for key, value in new.items()}, None]
-    at_changed = _changed(before, [*islice(new.values(), len(kept))])
-    changed: dict[int | str, Any] = {places[at]: code(kept[at], new[kept[at]]) for at in at_changed}
-    changed.update((key, code(key, new[key])) for key in keys[len(kept) :])
-    if len(kept) < len(old):
-        return [changed, [at for at, key in enumerate(old) if key not in new]]
+    places = MAPS.changed(old, new)
+    if places is None:
+        return _diff_otherwise(old, new, code)
+    changed: dict[int | str, Any] = {at: code(name, new[name]) for at, name in places.items()}
+    changed.update((name, code(name, new[name])) for name in islice(new, len(old), None))
     return [changed] if changed else None
 
 
-def _changed(before: Sequence[Any], after: Sequence[Any]) -> Iterable[int]:
-    """Where the two are stored otherwise.
-
-    What equals a string is stored as it is, and so is an integer that equals one; other equal values need not be (1 and
-    1.0, maps in another order).
-    """
-    kinds = _kinds(after)
-    plain = kinds <= {str} or (kinds == {int} and _kinds(before) == {int})
-    if plain and {*map(type, after)} == {dict} and max(map(len, after)) > 1:
-        before, after = _in_order(before), _in_order(after)
-    return compress(count(), map(ne if plain else _differ, before, after))
-
-
-def _kinds(values: Sequence[Any]) -> set[type]:
-    """The types of the values, or where all are maps those of what they hold."""
-    kinds = set(map(type, values))
-    return set(map(type, chain.from_iterable(map(dict.values, values)))) if kinds == {dict} else kinds
-
-
-def _in_order(values: Iterable[Any]) -> list[Any]:
-    return [tuple(value.items()) if type(value) is dict else value for value in values]
-
-
-def _differ(old: Any, new: Any) -> bool:
-    """Whether the two are stored as different bytes; the usual kinds are not packed for it."""
-    if type(old) is type(new) and type(old) in (str, int):
-        return bool(old != new)
-    if type(old) is dict and type(new) is dict:
-        return [*old] != [*new] or any(map(_differ, old.values(), new.values()))
-    return pack(old) != pack(new)
+def _diff_otherwise(old: Mapping[str, Any], new: Mapping[str, Any], code: Callable[[str, Any], Any]) -> MapDelta:
+    """Where names are gone, or in another order."""
+    kept = {name: value for name, value in old.items() if name in new}
+    places, at_kept = MAPS.changed(kept, new), [at for at, name in enumerate(old) if name in new]
+    if places is None:
+        return [{name: code(name, value) for name, value in new.items()}, None]
+    changed: dict[int | str, Any] = {at_kept[at]: code(name, new[name]) for at, name in places.items()}
+    changed.update((name, code(name, new[name])) for name in islice(new, len(kept), None))
+    return [changed, [at for at, name in enumerate(old) if name not in new]]
 
 
 def apply_map(old: dict[str, Any], delta: MapDelta | None, decode: Callable[[str, Any], Any]) -> dict[str, Any]:
@@ -226,7 +198,7 @@ def diff_header(old: Header, new: Header) -> list[Any]:
         diff_map(old.channel_versions, new.channel_versions, lambda _, version: _relative(top, version)),
         _diff_seen(old, new, top),
         updated if updated is None else [positions.get(name, name) for name in updated],
-        new.v if _differ(old.v, new.v) else None,
+        new.v if differ(old.v, new.v) else None,
         None if new.extra == old.extra else (list(new.extra) if new.extra else False),
     ]
 

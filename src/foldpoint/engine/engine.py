@@ -122,7 +122,7 @@ class Engine:
         for a name that is no string.
         """
         # What is remembered must be what was stored, even if the caller goes on changing it.
-        own = copied(checkpoint)
+        own = copied(checkpoint, self._last_known(thread_id, namespace).header)
         if own is None:
             check_names(checkpoint)
         put = own or checkpoint
@@ -181,9 +181,8 @@ class Engine:
         """
         if not parent:
             return Known()
-        # It is the one that was put or read last, unless the stream was forgotten: no lock, which a put waits for.
-        log = self._logs.get((thread_id, namespace))
-        if log and (view := log.view) and (known := view.slice.known).id == parent:
+        # It is the one that was put or read last, unless the stream was forgotten.
+        if (known := self._last_known(thread_id, namespace)).header.id == parent:
             return known
         with self.log(thread_id, namespace) as log:
             while (view := log.trusted()) is not None and parent in view.slice.checkpoints:
@@ -199,7 +198,13 @@ class Engine:
             state = {name: Stored.of(value) for name, value in entry.state().items()}
         except CorruptRecord:
             return Known()  # what is put need not build upon it
-        return Known(parent, entry.folded.header.channel_versions, state)
+        return Known(entry.folded.header, state)
+
+    def _last_known(self, thread_id: str, namespace: str) -> Known:
+        """Without the log's lock, which a put waits for."""
+        log = self._logs.get((thread_id, namespace))
+        view = log.view if log else None
+        return view.slice.known if view else Known()
 
     # -- lifetime ------------------------------------------------------------------------------------------------------
 

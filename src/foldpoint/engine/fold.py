@@ -29,8 +29,8 @@ from foldpoint.codecs.event import (
     is_plain,
     unpack_event,
 )
-from foldpoint.codecs.header import names_of
-from foldpoint.codecs.model import Stored, Value, Version, Write
+from foldpoint.codecs.header import EMPTY, names_of
+from foldpoint.codecs.model import Header, Stored, Value, Version, Write
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
 from foldpoint.errors import CorruptRecord
@@ -124,8 +124,7 @@ def merge_writes(logged: Iterable[list[Write]]) -> list[Write]:
 class Known(NamedTuple):
     """What is remembered of the checkpoint that was put, or read as a whole, last. Not to be changed."""
 
-    id: str = ""
-    versions: Mapping[str, Version] = MappingProxyType({})
+    header: Header = EMPTY
     state: Mapping[str, Stored] = MappingProxyType({})
 
 
@@ -288,8 +287,7 @@ class Slice:
 
     def know(self, seq: int) -> Known:
         """Remember the checkpoint at a number as the last one."""
-        header = self.folded(seq).header
-        self.known = Known(header.id, header.channel_versions, self.state(seq))
+        self.known = Known(self.folded(seq).header, self.state(seq))
         return self.known
 
     def value(self, seq: int, channel: str) -> Value | None:

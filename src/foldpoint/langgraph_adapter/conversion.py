@@ -44,10 +44,10 @@ def to_checkpoint(
     merged = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
     _check_names("metadata", merged)
     labels, rest = split_metadata(merged)
-    versions = checkpoint["channel_versions"]
+    versions, old_versions = checkpoint["channel_versions"], parent.header.channel_versions
     told = [name for name in checkpoint["channel_values"] if name not in (new_versions or ())]
     as_in_parent = {
-        name for name in told if name in parent.state and _is_same(parent.versions.get(name), versions.get(name))
+        name for name in told if name in parent.state and _is_same(old_versions.get(name), versions.get(name))
     }
     return Checkpoint(
         Header(
