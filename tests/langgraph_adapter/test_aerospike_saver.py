@@ -61,6 +61,21 @@ class TestClient:
             assert ids(saver, config()) == [id_of(where)]
         server.drop(prefix)
 
+    def test_a_child_goes_on_with_other_stores(self, client: Any) -> None:
+        server, prefix = aerospike_server.target(), aerospike_server.fresh_prefix()
+        others = [FoldpointSaver(Engine(MemoryStore())) for _ in range(5)]
+        with FoldpointSaver(client=client, namespace=server.namespace, prefix=prefix):
+
+            def work() -> None:
+                for saver in (*others, FoldpointSaver(Engine(MemoryStore()))):
+                    where = put(saver, None, {"n": 1})
+                    found = asyncio.run(saver.aget_tuple(config()))
+                    assert found is not None
+                    assert found.config == where
+
+            ended_well(forked(work))
+        server.drop(prefix)
+
     @pytest.mark.parametrize(
         "end",
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import cached_property
 from threading import Lock
 from typing import NamedTuple
 
@@ -42,15 +43,22 @@ class RecordIO:
         self.store = store
         self.cipher = cipher
         self.allow_plain = allow_plain
-        capabilities = store.capabilities
-        self.part_size = capabilities.max_record - _PART_OVERHEAD
-        self._forgets = not capabilities.ordered
         self._sent: deque[_Sent] = deque()
         self._sent_bytes = 0
         self._incarnation: object = None
         self._doubtful: set[bytes] = set()
         """Epochs of which events were sent to servers that are others by now."""
         self._lock = Lock()
+
+    # Looked at when first asked for: this is also made where the store cannot be used, as after a fork.
+
+    @cached_property
+    def part_size(self) -> int:
+        return self.store.capabilities.max_record - _PART_OVERHEAD
+
+    @cached_property
+    def _forgets(self) -> bool:
+        return not self.store.capabilities.ordered
 
     def seal(self, key: bytes, kind: int, codec: int, content: bytes) -> bytes:
         return envelope.seal(key, kind, codec, content, self.cipher)
