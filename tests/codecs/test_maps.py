@@ -153,6 +153,7 @@ def test_a_copy_needs_no_base_and_no_order_of_it(way: Maps) -> None:
     new: dict[str, Any] = {"a": {"y": 2}, "b": {"x": True}, "c": {}}
     assert exact(way.copied(new, base)) == exact(new)
     assert exact(way.copied({"a": 1}, None)) == exact({"a": 1})
+    assert way.copied({"a": 1}, {"a": 1}) is None  # a base is no excuse for what is no map of maps
 
 
 @every_way

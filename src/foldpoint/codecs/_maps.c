@@ -54,7 +54,7 @@ static int
 own(PyObject *copy, PyObject *name, PyObject *value, PyObject *base)
 {
     PyObject *known = PyDict_CheckExact(base) ? PyDict_GetItemWithError(base, name) : NULL;
-    int shared = known != NULL && is_same(value, known);
+    int shared = known != NULL && PyDict_CheckExact(known) && is_same(value, known);
     PyObject *one = shared ? Py_NewRef(known) : PyErr_Occurred() ? NULL : copy_of(value, Py_None);
     int owned = one == NULL ? -1 : one == Py_None ? 0 : PyDict_SetItem(copy, name, one) < 0 ? -1 : 1;
     Py_XDECREF(one);

@@ -40,7 +40,7 @@ class Maps(NamedTuple):
 
 def _changed(old: Map, new: Map) -> dict[int, str] | None:
     names, leading = [*old], [*islice(new, len(old))]
-    if {type(old), type(new)} != {dict} or leading != names or not _are_texts(leading):
+    if {type(old), type(new)} != {dict} or leading != names or not _are_texts(chain(names, leading)):
         return None
     return {at: names[at] for at in _other([*old.values()], [*islice(new.values(), len(names))])}
 
