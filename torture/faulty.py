@@ -12,7 +12,7 @@ from foldpoint.engine.records import RecordStore
 from foldpoint.errors import RecordTooBig, StoreBusy, StoreFull, StoreUnavailable
 
 SOURCE = Path(foldpoint.__file__).parent
-WRITES = frozenset({"create", "swap", "extend", "remove_many", "empty_many"})
+WRITES = frozenset({"create", "create_all", "swap", "extend", "remove_many", "empty_many"})
 VERBS = WRITES | {"get_many", "get_head", "heads", "keys", "reclaim"}
 
 Place = tuple[str, str, str]
@@ -32,7 +32,7 @@ class Fault:
         if self.applies == "partly":
             return verb in ("create", "extend", "remove_many", "empty_many")
         if self.error is RecordTooBig:
-            return verb in ("create", "swap")
+            return verb in ("create", "create_all", "swap")
         return (
             verb in WRITES or self.applies == "after a rival" or (self.applies == "no" and self.error is not StoreFull)
         )

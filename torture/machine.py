@@ -42,6 +42,7 @@ from torture.contents import (
 )
 from torture.faulty import FAULTS, Fault, FaultyStore
 from torture.small import packed
+from torture.together import together
 
 STREAMS: list[Stream] = [("a", ""), ("a", "child:1"), ("b", ""), ("\ud800 \x00/|", "ns|\u2028")]
 WORDS = ["", "alpha", "beta " * 9, "gamma", "\u00e9" * 40, "x" * 300]
@@ -142,6 +143,9 @@ class Histories(RuleBasedStateMachine):
             self.act(who, lambda engine: put_by_saver(engine, stream, checkpoint), stream[0])
         else:
             self.act(who, lambda engine: engine.put(*stream, checkpoint), stream[0])
+        self.log_checkpoint(stream, checkpoint)
+
+    def log_checkpoint(self, stream: Stream, checkpoint: Checkpoint) -> None:
         self.known[stream].checkpoints[checkpoint.header.id] = checkpoint
 
     @rule(who=ANY, stream=STREAM, at=st.integers(0, 5), other=st.booleans())
@@ -183,6 +187,31 @@ class Histories(RuleBasedStateMachine):
         if at < 0:  # the checkpoint arrives after its writes
             before = self.known[stream].checkpoints[ids[0]]
             self.put_checkpoint(1 - who, stream, next_checkpoint(target, before, "append", words[0], None))
+
+    @rule(who=ANY, stream=STREAM, word=st.sampled_from(WORDS), late=st.booleans())
+    def put_together(self, who: int, stream: Stream, word: str, late: bool) -> None:
+        """Pending writes of the latest, the checkpoint that follows, and writes for that, by threads of one process."""
+        ids = self.known[stream].ids()
+        if not ids:
+            return
+        listed = [Write("t3", 0, "list", packed([word] * 30), ""), Write("t3", 1, "other", packed(self.made), "")]
+        checkpoint = next_checkpoint(self.new_id(0), self.known[stream].checkpoints[ids[0]], "append", word, None)
+        calls: list[Act] = [
+            lambda engine: engine.put_writes(*stream, ids[0], listed),
+            lambda engine: engine.put(*stream, checkpoint),
+        ]
+        if late:
+            calls.append(lambda engine: engine.put_writes(*stream, checkpoint.header.id, listed))
+
+        def act(engine: Engine) -> None:
+            for result in together(engine, *stream, *calls):
+                result.result()
+
+        self.act(who, act, stream[0])
+        self.log_writes(stream, ids[0], listed)
+        self.log_checkpoint(stream, checkpoint)
+        if late:
+            self.log_writes(stream, checkpoint.header.id, listed)
 
     def log_writes(self, stream: Stream, target: str, writes: list[Write]) -> None:
         kept = self.known[stream].writes.setdefault(target, {})

@@ -83,9 +83,9 @@ class NodeHistories(Histories):
             self.begun_anew.discard("b")
         super().copy(who)
 
-    def put_checkpoint(self, who: int, stream: Stream, checkpoint: Checkpoint, by_saver: bool = False) -> None:
+    def log_checkpoint(self, stream: Stream, checkpoint: Checkpoint) -> None:
         self.put_ever.setdefault(checkpoint.header.id, []).append(checkpoint)
-        super().put_checkpoint(who, stream, checkpoint, by_saver)
+        super().log_checkpoint(stream, checkpoint)
 
     def log_writes(self, stream: Stream, target: str, writes: list[Write]) -> None:
         self.written_ever.setdefault(target, []).extend(writes)

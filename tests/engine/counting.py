@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from foldpoint.engine.records import Capabilities, Finding, HeadRecord, RecordStore
 
-ROUND_TRIPS = ("create", "get_many", "get_head", "swap", "heads", "extend", "remove_many", "empty_many")
+ROUND_TRIPS = ("create", "create_all", "get_many", "get_head", "swap", "heads", "extend", "remove_many", "empty_many")
 
 
 class CountingStore:
@@ -37,6 +37,10 @@ class CountingStore:
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
         self.calls["create"] += 1
         return self.inner.create(records, ttl=ttl)
+
+    def create_all(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> bool:
+        self.calls["create_all"] += 1
+        return self.inner.create_all(records, ttl=ttl)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         self.calls["get_many"] += 1

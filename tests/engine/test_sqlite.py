@@ -808,6 +808,13 @@ for room in range(100_000, 500_000, 50_000):
         assert store.create([(b"k", b"w")], ttl=None) == [True]
         store.close()
 
+    def test_no_large_value_is_left_of_records_that_were_to_be_created_all_at_once(self, path: Path) -> None:
+        with closing(SqliteStore(path)) as store:
+            store.create([(b"b", b"first")], ttl=None)
+            assert store.create_all([(b"a", bytes(9000)), (b"b", bytes(9000))], ttl=None) is False
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT count(*) FROM large").fetchone() == (0,)
+
     @pytest.mark.parametrize("replaced", [False, True])
     def test_no_large_value_outlives_its_row(self, path: Path, replaced: bool) -> None:
         now = 1000.0

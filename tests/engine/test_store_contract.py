@@ -147,6 +147,61 @@ class TestCreate:
         assert again.get_head(b"h") == head()
 
 
+class TestCreateAll:
+    """Where a store can; one of several nodes says no and creates none."""
+
+    def pair(self, n: int, size: int = 10) -> list[tuple[bytes, bytes]]:
+        return [(b"%d.%d" % (n, m), bytes([m]) * size) for m in range(2)]
+
+    @pytest.mark.parametrize("size", [10, 9000])
+    def test_all_are_there_or_none(self, store: RecordStore, size: int) -> None:
+        can = store.capabilities.ordered
+        records = self.pair(1, size)
+        assert store.create_all(records, ttl=None) is can
+        assert store.get_many([key for key, _ in records]) == [value if can else None for _, value in records]
+
+    @pytest.mark.parametrize("taken", [0, 1])
+    @pytest.mark.parametrize("sizes", [(10, 10), (10, 9000), (9000, 10), (9000, 9000)])
+    def test_none_is_created_where_a_key_is_taken(self, store: RecordStore, taken: int, sizes: tuple[int, int]) -> None:
+        records = [(b"a", bytes(sizes[0])), (b"b", bytes(sizes[1]))]
+        put(store, records[taken][0], b"first")
+        assert store.create_all(records, ttl=None) is False
+        assert store.get_many([b"a", b"b"]) == [b"first" if at == taken else None for at in range(2)]
+        assert len(list(store.keys())) == 1
+
+    def test_a_taken_key_takes_nothing_from_the_calls_of_other_threads(self, store: RecordStore) -> None:
+        put(store, b"1.1", b"first")
+        outcomes = in_threads(16, lambda n: store.create_all(self.pair(n), ttl=None))
+        assert outcomes == [store.capabilities.ordered and n != 1 for n in range(16)]
+        for n, created in enumerate(outcomes):
+            assert store.get_many([key for key, _ in self.pair(n)])[0] == (self.pair(n)[0][1] if created else None)
+
+    def test_of_overlapping_ones_one_wins_whole(self, store: RecordStore) -> None:
+        keys = [b"k%d" % n for n in range(6)]
+
+        def work(n: int) -> bool:
+            mine = random.Random(n).sample(keys, len(keys))
+            return store.create_all([(key, b"%d" % n) for key in mine], ttl=None)
+
+        outcomes = in_threads(8, work)
+        winners = [b"%d" % n for n, won in enumerate(outcomes) if won]
+        assert len(winners) == int(store.capabilities.ordered)
+        assert store.get_many(keys) == (winners or [None]) * len(keys)
+
+    def test_many_at_once_are_read_after_close_and_reopen(self, store: RecordStore, harness: Harness) -> None:
+        records = [(b"k%d" % n, b"v%d" % n) for n in range(64)]
+        if store.create_all(records, ttl=None) and type(store).__name__ != "MemoryStore":
+            store.close()
+            store = harness.open()
+            assert store.get_many([key for key, _ in records]) == [value for _, value in records]
+
+    def test_too_much_is_the_callers_mistake_and_creates_nothing(self, store: RecordStore) -> None:
+        if store.capabilities.ordered:
+            with pytest.raises(ValueError, match="at most 64"):
+                store.create_all([(b"a", b"v"), (b"k" * 65, b"v")], ttl=None)
+        assert get(store, b"a") is None
+
+
 class TestBytes:
     def test_a_key_of_64_bytes(self, store: RecordStore) -> None:
         key = bytes(range(192, 256))
@@ -450,6 +505,15 @@ class TestExpiry:
         harness.advance(5)
         assert store.get_many([b"a", b"b", b"c", b"d"]) == [value for _, value in new]
 
+    def test_records_created_all_at_once_expire(self, store: RecordStore, harness: Harness) -> None:
+        if store.create_all([(b"a", b"v"), (b"b", bytes(9000))], ttl=100):
+            harness.advance(50)
+            assert store.get_many([b"a", b"b"]) == [b"v", bytes(9000)]
+            harness.advance(51)
+            assert store.get_many([b"a", b"b"]) == [None, None]
+            assert store.create_all([(b"b", b"again"), (b"c", b"v")], ttl=None) is False
+            assert store.create([(b"b", b"again"), (b"c", b"v")], ttl=None) == [True, True]
+
     def test_an_expired_head_is_absent_to_swap(self, store: RecordStore, harness: Harness) -> None:
         store.swap(head(), expected=None, ttl=3)
         harness.advance(5)
@@ -572,6 +636,7 @@ class TestLife:
         [
             lambda store: store.create([(b"k", b"v")], ttl=None),
             lambda store: store.create([], ttl=None),
+            lambda store: store.create_all([(b"k", b"v")], ttl=None),
             lambda store: store.get_many([b"k"]),
             lambda store: store.get_many([]),
             lambda store: store.get_head(b"h"),

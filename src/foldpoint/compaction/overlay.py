@@ -33,6 +33,11 @@ class Meter:
         self.written += sum(len(key) + len(value) for (key, value), new in zip(records, created, strict=True) if new)
         return created
 
+    def create_all(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> bool:
+        created = self._inner.create_all(records, ttl=ttl)
+        self.written += sum(len(key) + len(value) for key, value in records) if created else 0
+        return created
+
     def remove_many(self, keys: Iterable[bytes]) -> None:
         for some in _pieces(keys):
             found = self._inner.get_many(some)
@@ -102,6 +107,12 @@ class Overlay:
             if created[-1]:
                 self._log[key] = value
         return created
+
+    def create_all(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> bool:
+        if any(found is not None for found in self.get_many([key for key, _ in records])):
+            return False
+        self._log.update(records)
+        return True
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         below = [key for key in keys if key not in self._log]

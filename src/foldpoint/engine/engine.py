@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from foldpoint.codecs.envelope import Cipher
-from foldpoint.codecs.event import check_names, copied, encode_checkpoint, encode_writes, folded_of
+from foldpoint.codecs.event import Event, check_names, copied, encode_checkpoint, encode_writes, folded_of
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock, SystemClock
 from foldpoint.engine.fold import Entry, Known, Slice
 from foldpoint.engine.forks import forks
+from foldpoint.engine.group import Append
 from foldpoint.engine.history import History, channel_history
 from foldpoint.engine.inventory import epoch_keys
 from foldpoint.engine.io import RecordIO
@@ -131,13 +132,14 @@ class Engine:
         def encode(seq: int, slice_: Slice) -> bytes:
             return encode_checkpoint(seq, put, slice_.base_for(parent))
 
-        with self.log(thread_id, namespace) as log:
-            view, event = log.append(encode, existing=parent is not None, ttl=ttl)
-            if event.seq in view.slice.events:
-                self._remember(view.slice, event.seq, event.base, put)
-                if own is not None:
-                    view.slice.put_folded(folded_of(event.seq, own))
-                view.slice.know(event.seq)
+        def keep(slice_: Slice, event: Event) -> None:
+            self._remember(slice_, event.seq, event.base, put)
+            if own is not None:
+                slice_.put_folded(folded_of(event.seq, own))
+            slice_.know(event.seq)
+
+        one = Append(encode, keep, existing=parent is not None, ttl=ttl)
+        view, event = self._append(thread_id, namespace, one)
         self.metrics.add(puts=1, bytes_of_state=sum(len(value.data) for value in checkpoint.channels.values()))
         self._keep_alive(view.head, ttl, begun=event.seq == 1)
         return view.tail
@@ -157,13 +159,30 @@ class Engine:
         def encode(seq: int, slice_: Slice) -> bytes:
             return encode_writes(seq, checkpoint_id, listed, slice_.base_of(checkpoint_id))
 
-        with self.log(thread_id, namespace) as log:
-            view, event = log.append(encode, existing=True, ttl=ttl)
-            if event.seq in view.slice.events:
-                view.slice.put_writes(event.seq, listed)
+        def keep(slice_: Slice, event: Event) -> None:
+            slice_.put_writes(event.seq, listed)
+
+        one = Append(encode, keep, existing=True, ttl=ttl, patient=True)
+        view, event = self._append(thread_id, namespace, one)
         self.metrics.add(puts=1, bytes_of_state=sum(len(write.value.data) for write in listed))
         self._keep_alive(view.head, ttl, begun=event.seq == 1)
         return view.tail
+
+    def _append(self, thread_id: str, namespace: str, one: Append) -> tuple[View, Event]:
+        """Returns when it is durable."""
+        use = self.log(thread_id, namespace)
+        group = use.log.group
+        group.enter(one)
+        try:
+            if self.io.atomic:
+                group.wait(one)
+            if not one.done:
+                with use as log:
+                    if not one.done:
+                        log.append(one)
+        finally:
+            group.leave(one)
+        return one.found()
 
     def _remember(self, slice_: Slice, seq: int, base: int | None, checkpoint: Checkpoint) -> None:
         """Keep the state that was just put, sharing with its base what did not change."""
@@ -418,20 +437,20 @@ class _Use:
     An error that is not our own may break off anywhere, amid taking something in: then the view goes.
     """
 
-    __slots__ = ("_account", "_log")
+    __slots__ = ("_account", "log")
 
     def __init__(self, log: Log, account: Callable[[Log], None]) -> None:
-        self._log = log
+        self.log = log
         self._account = account
 
     def __enter__(self) -> Log:
-        self._log.lock.acquire()
-        return self._log
+        self.log.lock.acquire()
+        return self.log
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        log = self._log
+        log = self.log
         try:
             if isinstance(error, RecordError):
                 _note_whose(error, log.thread_id, log.namespace)

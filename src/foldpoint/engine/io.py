@@ -57,8 +57,9 @@ class RecordIO:
         return self.store.capabilities.max_record - _PART_OVERHEAD
 
     @cached_property
-    def _forgets(self) -> bool:
-        return not self.store.capabilities.ordered
+    def atomic(self) -> bool:
+        """Whether several records can be stored at once or not at all: in one place, where crashes keep the order."""
+        return self.store.capabilities.ordered
 
     def seal(self, key: bytes, kind: int, codec: int, content: bytes) -> bytes:
         return envelope.seal(key, kind, codec, content, self.cipher)
@@ -85,6 +86,11 @@ class RecordIO:
             self.store.remove_many([part for part, _ in parts])  # another's stub stands there, for good
         return created
 
+    def create_all(self, records: Sequence[tuple[bytes, bytes]], ttl: int | None) -> bool:
+        """Create-only, all or none; none where one is too large."""
+        fits = all(len(record) <= self.part_size for _, record in records)
+        return fits and self.store.create_all(records, ttl=ttl)
+
     def remember(self, key: bytes, ttl: int | None) -> None:
         """As what was created here; nothing if it, or a part of it, is not there."""
         part_keys = self.parts_of([key])
@@ -95,7 +101,7 @@ class RecordIO:
 
     def _remember(self, key: bytes, record: bytes, parts: Sequence[tuple[bytes, bytes]], ttl: int | None) -> None:
         """An event, wholly or not at all, so that it can be sent again if a crash of the store takes it."""
-        if not self._forgets or keys.kind_of(key) != b"e":
+        if self.atomic or keys.kind_of(key) != b"e":
             return  # segments and snapshots follow from events, and may not fit what is written next
         size = len(record) + sum(len(part) for _, part in parts) if parts else len(record)
         sent = _Sent(time.monotonic(), key, record, parts, ttl, size)

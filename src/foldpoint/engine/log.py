@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from threading import RLock
 
@@ -30,6 +30,7 @@ from foldpoint.codecs.wire import MAX_EVENT
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
+from foldpoint.engine.group import Append, Group
 from foldpoint.engine.io import RecordIO
 from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import Reader, read_head
@@ -67,6 +68,7 @@ class Log:
         self.clock = clock
         self.metrics = metrics
         self.lock = RLock()
+        self.group = Group()
         self.view: View | None = None
         self._recovery = Recovery(thread_id, self.reader)
 
@@ -226,28 +228,55 @@ class Log:
 
     # -- appending -----------------------------------------------------------------------------------------------------
 
-    def append(self, encode: Callable[[int, Slice], bytes], *, existing: bool, ttl: int | None) -> tuple[View, Event]:
-        """Append the event that `encode(seq, slice)` gives; returns when it is durable and in the log.
+    def append(self, one: Append) -> None:
+        """Append an event, with those of other threads where one write can store them all; it is done then.
 
-        `existing`: the stream is expected to exist. One round trip where the view is fresh, two for a new stream.
+        One round trip where the view is fresh, two for a new stream.
         """
+        waiting = self.group.waiting()
+        if len(waiting) > 1 and self.io.atomic:
+            self._append_together(waiting)
+        if not one.done:
+            self._append_alone(one)
+
+    def _append_together(self, waiting: list[Append]) -> None:
+        """As many as the window has room for. Those that are not done then are to be appended alone."""
+        view = self.view
+        if view is None or not self._is_fresh(view) or view.head.deleted or view.next not in view.head.slots:
+            return
+        self.view = None  # it holds from here on what may not come to be stored
+        events, records = [], []
+        for one, seq in zip(waiting, range(view.next, view.head.slots.stop), strict=False):
+            try:
+                event, check = self._encoded(one, view, seq)
+            except (CorruptRecord, ValueError):
+                return
+            view.slice.add(event, check)
+            view.last = seq
+            records.append(self._record(view, event, check))
+            one.keep(view.slice, event)
+            events.append(event)
+        if not self.io.create_all(records, view.head.record_ttl):
+            return
+        self.metrics.add(bytes_logged=sum(len(record) for _, record in records))
+        fresh = self._is_fresh(view)
+        self.view = view if fresh else None
+        for one, event in zip(waiting, events, strict=False):
+            found = view if fresh else self._recheck(view, event.seq, event.payload)
+            if found is not None:
+                one.settle(found, event)
+
+    def _append_alone(self, one: Append) -> None:
         began = self.clock.monotonic()
         for _ in range(_NUMBERS):
-            view = self._begin(existing, ttl)
+            view = self._begin(one.existing, one.ttl)
             seq = view.next
             if seq not in view.head.slots:
                 self._give_way(view)
                 self.seal(until_room=True)
                 continue
             try:
-                payload = encode(seq, view.slice)
-                if len(payload) > MAX_EVENT:
-                    raise ValueError(
-                        f"thread {self.thread_id!r}: {len(payload):,} bytes to be stored at once, at most "
-                        f"{MAX_EVENT:,} can be read again; keep what is that large outside the state"
-                    )
-                event = unpack_event(seq, payload)
-                check = check_of(event, view.slice.check)
+                event, check = self._encoded(one, view, seq)
             except CorruptRecord as error:
                 # What it is based on may have been moved with its epoch.
                 self.recover(error)
@@ -256,7 +285,7 @@ class Log:
             if not self._create(view, event, check):
                 continue
             if not self._is_fresh(view):
-                late = self._recheck(view, seq, payload)
+                late = self._recheck(view, seq, event.payload)
                 if late is None:
                     continue
                 view = late
@@ -265,8 +294,22 @@ class Log:
                 view.last = seq
             if self.clock.monotonic() - began > _SUSPICIOUS:
                 self._recovery.put_again(view.head)
-            return view, event
+            if seq in view.slice.events:
+                one.keep(view.slice, event)
+            one.settle(view, event)
+            return
         raise Conflict(f"thread {self.thread_id!r}: {_NUMBERS} sequence numbers were taken by others; call again")
+
+    def _encoded(self, one: Append, view: View, seq: int) -> tuple[Event, bytes]:
+        """The event, and its check."""
+        payload = one.encode(seq, view.slice)
+        if len(payload) > MAX_EVENT:
+            raise ValueError(
+                f"thread {self.thread_id!r}: {len(payload):,} bytes to be stored at once, at most "
+                f"{MAX_EVENT:,} can be read again; keep what is that large outside the state"
+            )
+        event = unpack_event(seq, payload)
+        return event, check_of(event, view.slice.check)
 
     def _begin(self, existing: bool, ttl: int | None) -> View:
         """A view of a live stream that may be acted upon; where there is no stream it is created."""
@@ -296,9 +339,7 @@ class Log:
 
     def _create(self, view: View, event: Event, check: bytes) -> bool:
         """Whether the event stands at its number then."""
-        key = keys.event(view.head.epoch, event.seq)
-        codec, content = self._packed(view, event, check)
-        record = self.io.seal(key, EVENT, codec, content)
+        key, record = self._record(view, event, check)
         if self.io.create(key, record, view.head.record_ttl):
             self.metrics.add(bytes_logged=len(record))
             return True
@@ -306,6 +347,11 @@ class Log:
         if own:
             self.io.remember(key, view.head.record_ttl)
         return own
+
+    def _record(self, view: View, event: Event, check: bytes) -> tuple[bytes, bytes]:
+        """What is stored of an event: key and value."""
+        key = keys.event(view.head.epoch, event.seq)
+        return key, self.io.seal(key, EVENT, *self._packed(view, event, check))
 
     def _packed(self, view: View, event: Event, check: bytes) -> tuple[int, bytes]:
         """(codec, content). It names at least the event right before it: should the store lose that, it is missed."""

@@ -53,6 +53,16 @@ class MemoryStore:
         with self._lock:
             return [self._create_one(key, value, expires) for key, value in records]
 
+    def create_all(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> bool:
+        self._require_open()
+        check_records(records, self._capabilities.max_record)
+        expires = self._expiry(ttl)
+        with self._lock:
+            if any(key in self._log for key, _ in records):
+                return False
+            self._log.update((key, (value, expires)) for key, value in records)
+            return True
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         self._require_open()
         with self._lock:

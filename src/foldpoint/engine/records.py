@@ -90,6 +90,13 @@ class RecordStore(Protocol):
         """
         ...
 
+    def create_all(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> bool:
+        """Create all of several records with different keys, or none; True if created. Durable when it returns.
+
+        False where a key is taken, also by a record that has expired, and where the store cannot: one of several nodes.
+        """
+        ...
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, in order, None where there is none. Sees every create that returned before."""
         ...

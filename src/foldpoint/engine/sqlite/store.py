@@ -100,6 +100,17 @@ class SqliteStore:
             single=len(records) == 1 and _is_inline(*records[0]),
         )
 
+    def create_all(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> bool:
+        """As `RecordStore.create_all`, in one transaction; it may be shared with calls of other threads."""
+        self._file.require_open()
+        check_records(records, self._capabilities.max_record)
+        expires = self._expiry(ttl)
+        return self._file.together(
+            lambda db: _create_all(db, records, expires),
+            size=sum(len(value) + TOUCHED for _, value in records),
+            single=all(_is_inline(*record) for record in records),
+        )
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         now = self._clock()
         found: dict[bytes, bytes] = {}
@@ -218,8 +229,27 @@ def _create_one(db: sqlite3.Connection, key: bytes, value: bytes, expires: int |
     if not _is_inline(key, value):
         if db.execute(f"SELECT 1 FROM log WHERE key = ? AND {_LIVE}", (key, now)).fetchone():
             return False
-        stored = db.execute("INSERT INTO large(body) VALUES (?)", (value,)).lastrowid
+        stored = _create_large(db, value)
     return db.execute(_CREATE, (key, stored, expires, now)).rowcount == 1
+
+
+def _create_all(db: sqlite3.Connection, records: Sequence[tuple[bytes, bytes]], expires: int | None) -> bool:
+    """REQUIRES a write transaction unless all are inline, as one statement has all its effect or none."""
+    keys, rows = [key for key, _ in records], list[bytes | int | None]()
+    inline = all(_is_inline(*record) for record in records)
+    if not inline and db.execute(f"SELECT 1 FROM log WHERE key IN ({_marks(keys)})", keys).fetchone():
+        return False
+    for key, value in records:
+        rows += key, value if _is_inline(key, value) else _create_large(db, value), expires
+    try:
+        db.execute(f"INSERT INTO log(key, value, expires) VALUES {', '.join(['(?, ?, ?)'] * len(records))}", rows)
+    except sqlite3.IntegrityError:
+        return False
+    return True
+
+
+def _create_large(db: sqlite3.Connection, value: bytes) -> int | None:
+    return db.execute("INSERT INTO large(body) VALUES (?)", (value,)).lastrowid
 
 
 def _is_inline(key: bytes, value: bytes) -> bool:
