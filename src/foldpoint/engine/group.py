@@ -13,7 +13,7 @@ from foldpoint.codecs.event import Event
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.view import View
 
-PATIENCE = 0.001
+PATIENCE = 0.004
 """Seconds that pending writes wait for the checkpoint that follows, where the last ones would have had company."""
 
 

@@ -233,8 +233,7 @@ class Log:
 
         One round trip where the view is fresh, two for a new stream.
         """
-        waiting = self.group.waiting()
-        if len(waiting) > 1 and self.io.atomic:
+        if self.io.atomic and len(waiting := self.group.waiting()) > 1:
             self._append_together(waiting)
         if not one.done:
             self._append_alone(one)
