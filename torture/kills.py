@@ -10,6 +10,7 @@ import multiprocessing
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +50,10 @@ _CONTEXT.set_forkserver_preload(["torture.kills"])
 
 
 def write(url: str, number: int, out: Path) -> None:
-    """Put checkpoints and writes for ever, into threads that others share; tell of each that was acknowledged."""
+    """Put checkpoints and writes for ever, into threads that others share; tell of each that was acknowledged.
+
+    Every second checkpoint has writes, and the next one is put beside them, as LangGraph does.
+    """
     name = f"w{number}"
 
     def tell(*words: object) -> None:
@@ -58,10 +62,12 @@ def write(url: str, number: int, out: Path) -> None:
     with (
         out.open("w") as said,
         FoldpointSaver(Engine(_patiently(lambda: open_store(url, SETTINGS)), SETTINGS)) as saver,
+        ThreadPoolExecutor(1) as beside,
     ):
-        step, parents = 0, dict[str, str | None]()
+        step, thread, parents = 0, "", dict[str, str | None]()
+        writing: Future[None] | None = None
         while True:
-            thread = f"thread {random.randrange(THREADS)}"
+            thread = thread if writing else f"thread {random.randrange(THREADS)}"
             checkpoint, parent = make_checkpoint(name, step), parents.get(thread)
             checkpoint["channel_values"] = _values(name, step)
             metadata = {"source": "loop", "writer": name, "number": step}
@@ -70,11 +76,14 @@ def write(url: str, number: int, out: Path) -> None:
                 lambda: saver.put(config(thread, parent), checkpoint, metadata, checkpoint["channel_versions"])  # type: ignore[arg-type] # noqa: B023
             )
             tell("put", checkpoint["id"])
+            if writing is not None:
+                writing.result()
+                tell("wrote", parents[thread])
+                writing = None
             parents[thread] = checkpoint["id"]
             if step % 2:
                 where, written = config(thread, checkpoint["id"]), [("messages", message(name, step))]
-                _patiently(lambda: saver.put_writes(where, written, name))  # noqa: B023
-                tell("wrote", checkpoint["id"])
+                writing = beside.submit(_patiently, partial(saver.put_writes, where, written, name))
             step += 1
 
 
