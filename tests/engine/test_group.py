@@ -162,6 +162,59 @@ def test_one_that_cannot_be_stored_takes_no_other_with_it(
         assert tasks_of(looking, 0) == ["other", "task"]
 
 
+def test_one_that_fails_in_a_way_of_its_own_takes_no_other_with_it(engine: Engine, store: CountingStore) -> None:
+    """Whatever it is that fails, only its caller hears of it."""
+    bad = replace(numbered(1), labels={"step": object()})  # type: ignore[dict-item]
+    results = together(engine, "t", "", put_write(0), lambda engine: engine.put("t", "", bad), put_write(0, "other"))
+    assert isinstance(results[1].exception(), TypeError)
+    assert [results[0].exception(), results[2].exception()] == [None, None]
+    assert tasks_of(fresh(store), 0) == ["other", "task"]
+
+
+def test_a_reader_does_not_see_what_was_not_stored(engine: Engine) -> None:
+    seam = Interrupted(engine.store)
+    failing = fresh(seam)  # type: ignore[arg-type]
+    entry = failing.latest("t", "")
+    assert entry is not None
+
+    def full() -> None:
+        seam.before["create"] = full
+        raise StoreFull("no room")
+
+    seam.before["create_all"] = full
+    for result in together(failing, "t", "", put_write(0), put_write(0, "other")):
+        assert isinstance(result.exception(), StoreFull)
+    assert entry.writes() == []
+
+
+@pytest.mark.parametrize("where", ["enter", "leave"])
+def test_what_was_interrupted_is_not_stored_by_a_later_call(
+    store: CountingStore, engine: Engine, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    real = getattr(Group, where)
+
+    def interrupted(self: Group, one: Append) -> None:
+        if where == "enter":
+            real(self, one)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Group, where, interrupted)
+        if where == "leave":
+            patch.setattr(log.Log, "append", lambda self, one: 1 / 0)
+        with pytest.raises(KeyboardInterrupt):
+            put(1, note="interrupted")(engine)
+    fresh(store).put_writes("t", "", id_of(0), [write(0)])
+    put(1, note="acknowledged")(engine)
+    put_write(1)(engine)
+    at_once(engine, put_write(1, "other"), put(2))
+    for looking in (engine, fresh(store)):
+        entry = looking.find("t", "", id_of(1))
+        assert entry is not None
+        assert entry.value("note") == value("acknowledged")
+    assert len(engine._logs["t", ""].group._under_way) == 0
+
+
 def test_where_the_write_fails_nothing_is_there_and_nothing_is_taken_for_it(engine: Engine) -> None:
     seam = Interrupted(engine.store)
     failing = fresh(seam)  # type: ignore[arg-type]

@@ -5,9 +5,14 @@ Ctrl-C in a notebook, a time limit of a worker, or no memory left are such.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import itertools
 import linecache
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -97,3 +102,79 @@ def test_what_a_broken_off_read_or_put_knew_is_read_again() -> None:
             assert all(not verified.findings for verified in verify(Engine(store, SETTINGS))), (name, after)
             after += 7
         assert after > 50
+
+
+def test_whoever_is_interrupted_leaves_no_lock_behind() -> None:
+    """Also right after it was taken, and where the standard library's own lines are broken off."""
+    for after in itertools.count(1):
+        engine = Engine(MemoryStore(), SETTINGS)
+        engine.put("t", "", numbered(0))
+        if not _broken_off(lambda: engine.put("t", "", numbered(1)), after):  # noqa: B023
+            break
+        reading = threading.Thread(target=engine.latest, args=("t", ""), daemon=True)
+        reading.start()
+        reading.join(60)
+        assert not reading.is_alive(), after
+    assert after > 100
+
+
+def _broken_off(call: Callable[[], object], after: int) -> bool:
+    """As `interrupted`, but also at calls and returns, and in contextlib."""
+    left = after
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        path = frame.f_code.co_filename
+        if not path.startswith(PACKAGE) and path != contextlib.__file__:
+            return None
+        if linecache.getline(path, frame.f_lineno).strip().startswith(BLOCKS):
+            return trace
+        left -= 1
+        if left == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_whoever_is_interrupted_while_waiting_for_a_stream_holds_up_nobody() -> None:
+    """As by a time limit that a thread has: it has the lock by then, and does not know yet."""
+
+    class TimeLimit(BaseException):
+        pass
+
+    engine = Engine(MemoryStore(), SETTINGS)
+    engine.put("t", "", numbered(0))
+    over, go_on = threading.Event(), threading.Event()
+
+    def put() -> None:
+        try:
+            engine.put("t", "", numbered(1))
+        except TimeLimit:
+            over.set()
+            go_on.wait(60)  # with what was raised, and all that it leads to
+
+    waiting = threading.Thread(target=put, daemon=True)
+    with engine.log("t", "") as log:
+        waiting.start()
+        while not log.group.waiting():
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert waiting.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(waiting.ident), ctypes.py_object(TimeLimit))
+    assert over.wait(60)
+    reading = threading.Thread(target=engine.latest, args=("t", ""), daemon=True)
+    reading.start()
+    reading.join(10)
+    assert not reading.is_alive()
+    go_on.set()
+    assert numbers(engine) == [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -491,6 +492,36 @@ print(n)
         for n in range(1, 50):
             touch(n)
         assert len(os.listdir("/dev/fd")) <= before + 2
+
+
+class TestInterrupted:
+    """By an exception from outside, as of a time limit that a thread has."""
+
+    class TimeLimit(BaseException):
+        pass
+
+    @pytest.mark.parametrize("what", ["turn", "connection"])
+    def test_a_writer_that_waited_holds_up_nobody(self, path: Path, what: str) -> None:
+        store = SqliteStore(path, busy_timeout=5)
+        over, go_on = threading.Event(), threading.Event()
+
+        def write() -> None:
+            try:
+                store.create([(b"a", b"v")], ttl=None)
+            except self.TimeLimit:
+                over.set()
+                go_on.wait(60)  # with what was raised, and all that it leads to
+
+        waiting = threading.Thread(target=write, daemon=True)
+        with store._file._turn() if what == "turn" else store._file._connection(store._file._writer):
+            waiting.start()
+            time.sleep(0.2)
+            assert waiting.ident is not None
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(waiting.ident), ctypes.py_object(self.TimeLimit))
+        assert over.wait(60)
+        assert store.create([(b"b", b"v")], ttl=None) == [True]
+        go_on.set()
+        store.close()
 
 
 class TestForks:

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from foldpoint.codecs.envelope import Cipher
@@ -170,18 +169,19 @@ class Engine:
 
     def _append(self, thread_id: str, namespace: str, one: Append) -> tuple[View, Event]:
         """Returns when it is durable."""
-        use = self.log(thread_id, namespace)
-        group = use.log.group
-        group.enter(one)
+        log = self._log_of(thread_id, namespace)
         try:
+            log.group.enter(one)
             if self.io.atomic:
-                group.wait(one)
+                log.group.wait(one)
             if not one.done:
-                with use as log:
+                with log.lock, self._using(log):
                     if not one.done:
                         log.append(one)
         finally:
-            group.leave(one)
+            # Before any call, which an exception from outside may break off: nobody may store it later.
+            one.left = True
+            log.group.leave(one)
         return one.found()
 
     def _remember(self, slice_: Slice, seq: int, base: int | None, checkpoint: Checkpoint) -> None:
@@ -203,7 +203,8 @@ class Engine:
         # It is the one that was put or read last, unless the stream was forgotten.
         if (known := self._last_known(thread_id, namespace)).header.id == parent:
             return known
-        with self.log(thread_id, namespace) as log:
+        log = self._log_of(thread_id, namespace)
+        with log.lock, self._using(log):
             while (view := log.trusted()) is not None and parent in view.slice.checkpoints:
                 try:
                     return view.slice.know(view.slice.checkpoints[parent])
@@ -258,7 +259,8 @@ class Engine:
         ttl = head.ttl if ttl is None else ttl
         if ttl is None:
             return
-        with self.log(head.thread_id, head.namespace) as log:
+        log = self._log_of(head.thread_id, head.namespace)
+        with log.lock, self._using(log):
             for _ in range(_ATTEMPTS):
                 view = log.load()
                 if view is None or view.head.deleted:
@@ -287,12 +289,14 @@ class Engine:
 
     def latest(self, thread_id: str, namespace: str) -> Entry | None:
         """The checkpoint with the greatest id. At most two round trips, whatever the length of the stream."""
-        with self.log(thread_id, namespace) as log:
+        log = self._log_of(thread_id, namespace)
+        with log.lock, self._using(log):
             view = _live(log.load())
             return self._locked(log, view.slice.latest()) if view else None
 
     def find(self, thread_id: str, namespace: str, checkpoint_id: str) -> Entry | None:
-        with self.log(thread_id, namespace) as log:
+        log = self._log_of(thread_id, namespace)
+        with log.lock, self._using(log):
             while (view := _live(log.load())) is not None:
                 try:
                     return self._locked(log, History(log.reader, view).find(checkpoint_id))
@@ -399,17 +403,44 @@ class Engine:
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def log(self, thread_id: str, namespace: str) -> _Use:
+    @contextmanager
+    def log(self, thread_id: str, namespace: str) -> Iterator[Log]:
         """The stream's log, locked. On leaving, the least recently used views beyond the cache's bytes are dropped."""
+        log = self._log_of(thread_id, namespace)
+        with log.lock, self._using(log):
+            yield log
+
+    def _log_of(self, thread_id: str, namespace: str) -> Log:
         name = (thread_id, namespace)
         with self._guard:
             log = self._logs.pop(name, None) or self.reader(thread_id, namespace)
             self._logs[name] = log
-        return _Use(log, self._account)
+        return log
+
+    @contextmanager
+    def _using(self, log: Log) -> Iterator[None]:
+        """Account for the log afterwards. REQUIRES its lock, taken right before by the same statement.
+
+        Hazard: an exception from outside may come between any two calls, and meets whoever waits for the lock the
+        moment it is taken. Here that would be before anybody is to give it back.
+        An error that is not our own may break off anywhere, amid taking something in: then the view goes.
+        """
+        try:
+            yield
+        except RecordError as error:
+            _note_whose(error, log.thread_id, log.namespace)
+            raise
+        except FoldpointError:
+            raise
+        except BaseException:
+            log.view = None
+            raise
+        finally:
+            self._account(log)
 
     def _guarded(self, log: Log, read: Callable[P, T]) -> Callable[P, T]:
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            with _Use(log, self._account):
+            with log.lock, self._using(log):
                 return read(*args, **kwargs)
 
         return call
@@ -429,36 +460,6 @@ class Engine:
                 oldest = next(iter(self._logs))
                 del self._logs[oldest]
                 self._held -= self._sizes.pop(oldest, 0)
-
-
-class _Use:
-    """A log, locked; accounted for afterwards.
-
-    An error that is not our own may break off anywhere, amid taking something in: then the view goes.
-    """
-
-    __slots__ = ("_account", "log")
-
-    def __init__(self, log: Log, account: Callable[[Log], None]) -> None:
-        self.log = log
-        self._account = account
-
-    def __enter__(self) -> Log:
-        self.log.lock.acquire()
-        return self.log
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        log = self.log
-        try:
-            if isinstance(error, RecordError):
-                _note_whose(error, log.thread_id, log.namespace)
-            elif error is not None and not isinstance(error, FoldpointError):
-                log.view = None
-            self._account(log)
-        finally:
-            log.lock.release()
 
 
 @contextmanager

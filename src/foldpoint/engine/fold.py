@@ -273,9 +273,10 @@ class Slice:
         seq = self.checkpoints.get(checkpoint_id)
         if seq is None:
             return None
+        logged = self.writes_seqs(checkpoint_id)  # by now: of what comes later, some may not come to be stored
         return Entry(
             self.folded(seq),
-            lambda: [writes for _, writes in self.writes_events(checkpoint_id)],
+            lambda: [self.writes(one) for one in logged],
             lambda: self.values(seq),
             lambda name: self.value(seq, name),
             lambda: set(self.state(seq)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from foldpoint.codecs.event import Event
 from foldpoint.engine.fold import Slice
@@ -22,10 +23,10 @@ class Append:
 
     encode: its payload, from its number and what it may build upon. keep: what is known of it is remembered instead of
     folded; without an effect on what the log holds. existing: the stream is expected to exist; ttl: if it does not.
-    patient: it may wait a moment for another.
+    patient: it may wait a moment for another. left: whoever asked for it waits no more, so it must not be appended.
     """
 
-    __slots__ = ("_found", "_undone", "encode", "existing", "keep", "patient", "ttl")
+    __slots__ = ("_found", "_undone", "encode", "existing", "keep", "left", "patient", "ttl")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Append:
         self.existing = existing
         self.ttl = ttl
         self.patient = patient
+        self.left = False
         self._found: tuple[View, Event] | None = None
         self._undone = allocate_lock()
         self._undone.acquire()
@@ -73,6 +75,9 @@ class Group:
         """Whether to wait: the last that did not wait met another, and nobody has waited in vain since."""
 
     def enter(self, one: Append) -> None:
+        for other in [*self._under_way]:
+            if other.left:  # amid `leave`, by an exception from outside
+                self.leave(other)
         self._under_way.append(one)
         if not one.patient and len(self._under_way) > 1:
             self._pays = True
@@ -83,8 +88,9 @@ class Group:
             self._pays = len(self._under_way) > 1
 
     def leave(self, one: Append) -> None:
-        self._under_way.remove(one)
+        with suppress(ValueError):
+            self._under_way.remove(one)
 
     def waiting(self) -> list[Append]:
         """Those that are not done, in the order in which they came."""
-        return [one for one in [*self._under_way] if not one.done]
+        return [one for one in [*self._under_way] if not one.done and not one.left]

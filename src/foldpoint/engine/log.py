@@ -44,6 +44,8 @@ from foldpoint.settings import Settings
 _ATTEMPTS = 64
 _NUMBERS = 1024
 """That others may take before a writer gives up. Each is one of their puts done: in a crowd, 64 in a row do happen."""
+_AT_ONCE = 128
+"""Events by one write. More would come to more variables than a statement of every SQLite has."""
 _GIVE_WAY = 0.05  # seconds
 _STRIDE = 1 << 16
 _SUSPICIOUS = 1.0
@@ -194,7 +196,7 @@ class Log:
         return self._is_young(view) and view.incarnation == self.io.store.incarnation()
 
     def _is_young(self, view: View) -> bool:
-        young = self.clock.monotonic() - view.read_at <= self.settings.grace / 10
+        young = self.clock.monotonic() - view.read_at < self.settings.grace / 10
         return young and view.head.outlasts(self.clock.now())
 
     def fork(self) -> Log:
@@ -239,16 +241,16 @@ class Log:
             self._append_alone(one)
 
     def _append_together(self, waiting: list[Append]) -> None:
-        """As many as the window has room for. Those that are not done then are to be appended alone."""
+        """As many as there is room for, in the window and in one write. The others are to be appended alone."""
         view = self.view
         if view is None or not self._is_fresh(view) or view.head.deleted or view.next not in view.head.slots:
             return
         self.view = None  # it holds from here on what may not come to be stored
         events, records = [], []
-        for one, seq in zip(waiting, range(view.next, view.head.slots.stop), strict=False):
+        for one, seq in zip(waiting[:_AT_ONCE], range(view.next, view.head.slots.stop), strict=False):
             try:
                 event, check = self._encoded(one, view, seq)
-            except (CorruptRecord, ValueError):
+            except Exception:  # noqa: BLE001 - each has its own error where it is appended alone
                 return
             view.slice.add(event, check)
             view.last = seq

@@ -60,7 +60,7 @@ class SqliteFile:
         self._wal_limit = WAL_LIMIT
         self._unseen = 0  # bytes written since the log was looked at, about
         self._trim_after = 0.0  # monotonic seconds
-        self._write_lock = threading.Lock()
+        self._write_lock = threading.RLock()
         self._waiting: deque[_Request] = deque()
         self._pool = Pool(self._open, MAX_CONNECTIONS, busy_timeout)
         self._writer = Pool(self._open_writer, 1, busy_timeout)
@@ -104,9 +104,9 @@ class SqliteFile:
         """REQUIRES the turn. All of them are done then; one that fails does not take the others with it."""
         try:
             self._try(requests)
-        except BaseException as error:
+        except BaseException:
+            # Without a cause: that would lead back here, and keep what was broken off, and all that it has, in use.
             reason = StoreUnavailable(f"SQLite store {self._path}: the thread that wrote was interrupted; try again")
-            reason.__cause__ = error
             for request in requests:
                 if not request.done:
                     request.settle(error=reason)
@@ -165,14 +165,18 @@ class SqliteFile:
         """One thread of this process at a time."""
         self.require_open()
         lock = self._write_lock
-        if not lock.acquire(timeout=self._busy_timeout):
-            raise StoreBusy(
-                f"SQLite store {self._path}: another thread wrote for over {self._busy_timeout} s; try again"
-            )
         try:
+            if not lock.acquire(timeout=self._busy_timeout):
+                raise StoreBusy(
+                    f"SQLite store {self._path}: another thread wrote for over {self._busy_timeout} s; try again"
+                )
             yield
         finally:
-            lock.release()
+            # An exception from outside may come right after it was taken, or before any call made here.
+            try:  # noqa: SIM105
+                lock.release()
+            except RuntimeError:  # not ours
+                pass
 
     def trim(self) -> None:
         """Give free pages back as they come, once they are an eighth of the file: fewer will be used again.
@@ -238,7 +242,7 @@ class SqliteFile:
 
     def after_fork_in_child(self) -> None:
         """The threads that held or awaited the locks do not exist here."""
-        self._write_lock = threading.Lock()
+        self._write_lock = threading.RLock()
         self._waiting.clear()
         self._pool.renew()
         self._writer.renew()

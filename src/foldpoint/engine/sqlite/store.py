@@ -32,6 +32,7 @@ from foldpoint.engine.sqlite.schema import PAGE_SIZE
 INLINE_BYTES = 476  # key and value together; a longer row would spill into an overflow page of its own
 TOUCHED = 4 * PAGE_SIZE  # bytes of pages that a small record changes, about
 CHUNK = 500  # rows per statement and transaction; below SQLite's oldest limit of 999 variables
+ROWS = CHUNK // 2  # at three variables each
 
 _LIVE = "(expires IS NULL OR expires > ?)"
 _VALUE = "CASE WHEN typeof(value) = 'integer' THEN (SELECT body FROM large WHERE id = value) ELSE value END"
@@ -108,7 +109,7 @@ class SqliteStore:
         return self._file.together(
             lambda db: _create_all(db, records, expires),
             size=sum(len(value) + TOUCHED for _, value in records),
-            single=all(_is_inline(*record) for record in records),
+            single=_is_one_statement(records),
         )
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -234,18 +235,25 @@ def _create_one(db: sqlite3.Connection, key: bytes, value: bytes, expires: int |
 
 
 def _create_all(db: sqlite3.Connection, records: Sequence[tuple[bytes, bytes]], expires: int | None) -> bool:
-    """REQUIRES a write transaction unless all are inline, as one statement has all its effect or none."""
-    keys, rows = [key for key, _ in records], list[bytes | int | None]()
-    inline = all(_is_inline(*record) for record in records)
-    if not inline and db.execute(f"SELECT 1 FROM log WHERE key IN ({_marks(keys)})", keys).fetchone():
-        return False
-    for key, value in records:
-        rows += key, value if _is_inline(key, value) else _create_large(db, value), expires
-    try:
-        db.execute(f"INSERT INTO log(key, value, expires) VALUES {', '.join(['(?, ?, ?)'] * len(records))}", rows)
-    except sqlite3.IntegrityError:
-        return False
+    """REQUIRES a write transaction unless it is one statement, which has all its effect or none."""
+    if not _is_one_statement(records):
+        for keys in _chunks(key for key, _ in records):
+            if db.execute(f"SELECT 1 FROM log WHERE key IN ({_marks(keys)})", keys).fetchone():
+                return False
+    remaining = iter(records)
+    while some := list(islice(remaining, ROWS)):
+        rows: list[bytes | int | None] = []
+        for key, value in some:
+            rows += key, value if _is_inline(key, value) else _create_large(db, value), expires
+        try:
+            db.execute(f"INSERT INTO log(key, value, expires) VALUES {', '.join(['(?, ?, ?)'] * len(some))}", rows)
+        except sqlite3.IntegrityError:
+            return False
     return True
+
+
+def _is_one_statement(records: Sequence[tuple[bytes, bytes]]) -> bool:
+    return len(records) <= ROWS and all(_is_inline(*record) for record in records)
 
 
 def _create_large(db: sqlite3.Connection, value: bytes) -> int | None:
