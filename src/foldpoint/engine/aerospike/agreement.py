@@ -146,6 +146,7 @@ class ServerClock:
         self._is_rough = True
         self._basis = object()  # another when the time is known from somewhere else, not only anew
         self._made: tuple[Any, Any] = None, None
+        self._lock = Lock()
 
     def ask(self) -> None:
         """Each node, for its time in whole seconds. Raises Refusal, or the client's error."""
@@ -153,14 +154,17 @@ class ServerClock:
         if not all("current_time" in node for node in nodes):
             raise Refusal(INVALID, "a node does not tell its time")
         latest = _EPOCH + max(int(node["current_time"]) for node in nodes) + 1
-        self._known_at = time.monotonic_ns()
-        self._ahead = latest * _NANOSECONDS - self._known_at
-        self._is_rough, self._basis = True, object()
+        with self._lock:
+            self._known_at = time.monotonic_ns()
+            self._ahead = latest * _NANOSECONDS - self._known_at
+            self._is_rough, self._basis = True, object()
 
     def learn(self, applied_at: int, sent_at: int) -> None:
         """applied_at: what a write has answered. sent_at: monotonic nanoseconds before it was sent."""
         now = time.monotonic_ns()
-        if now - sent_at < _QUICK:
+        if now - sent_at >= _QUICK:
+            return
+        with self._lock:
             self._ahead, self._known_at = applied_at - sent_at, now
             if self._is_rough:
                 self._is_rough, self._basis = False, object()
