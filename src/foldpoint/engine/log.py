@@ -246,17 +246,10 @@ class Log:
         if view is None or not self._is_fresh(view) or view.head.deleted or view.next not in view.head.slots:
             return
         self.view = None  # it holds from here on what may not come to be stored
-        events, records = [], []
-        for one, seq in zip(waiting[:_AT_ONCE], range(view.next, view.head.slots.stop), strict=False):
-            try:
-                event, check = self._encoded(one, view, seq)
-            except Exception:  # noqa: BLE001 - each has its own error where it is appended alone
-                return
-            view.slice.add(event, check)
-            view.last = seq
-            records.append(self._record(view, event, check))
-            one.keep(view.slice, event)
-            events.append(event)
+        try:
+            events, records = self._records(view, waiting[:_AT_ONCE])
+        except Exception:  # noqa: BLE001 - each has its own error where it is appended alone
+            return
         if not self.io.create_all(records, view.head.record_ttl):
             return
         self.metrics.add(bytes_logged=sum(len(record) for _, record in records))
@@ -266,6 +259,18 @@ class Log:
             found = view if fresh else self._recheck(view, event.seq, event.payload)
             if found is not None:
                 one.settle(found, event)
+
+    def _records(self, view: View, waiting: list[Append]) -> tuple[list[Event], list[tuple[bytes, bytes]]]:
+        """Events for those that the window has room for, and their records. The view holds them then."""
+        events, records = [], []
+        for one, seq in zip(waiting, range(view.next, view.head.slots.stop), strict=False):
+            event, check = self._encoded(one, view, seq)
+            view.slice.add(event, check)
+            view.last = seq
+            records.append(self._record(view, event, check))
+            one.keep(view.slice, event)
+            events.append(event)
+        return events, records
 
     def _append_alone(self, one: Append) -> None:
         began = self.clock.monotonic()
