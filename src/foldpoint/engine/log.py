@@ -45,7 +45,7 @@ _ATTEMPTS = 64
 _NUMBERS = 1024
 """That others may take before a writer gives up. Each is one of their puts done: in a crowd, 64 in a row do happen."""
 _AT_ONCE = 128
-"""Events by one write. More would come to more variables than a statement of every SQLite has."""
+"""Events by one write: whoever made more of them together would keep the others waiting for long."""
 _GIVE_WAY = 0.05  # seconds
 _STRIDE = 1 << 16
 _SUSPICIOUS = 1.0
