@@ -30,16 +30,20 @@ BLOCKS = ("with ", "try:", "finally:", "except", "yield", "@")
 """Of these an interpreter goes on at least as far as to the end of the block."""
 
 
-def interrupted(call: Callable[[], object], after: int) -> bool:
-    """Whether the call was still under way when so many lines of the package had been executed."""
+def interrupted(call: Callable[[], object], after: int, *, anywhere: bool = False) -> bool:
+    """Whether the call was still under way when so many lines of the package had been executed.
+
+    anywhere: calls and returns count too, and those of contextlib.
+    """
     left = after
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        path = frame.f_code.co_filename
+        if not path.startswith(PACKAGE) and not (anywhere and path == contextlib.__file__):
             return None
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if event == "line" and not line.startswith(BLOCKS):
+        line = linecache.getline(path, frame.f_lineno).strip()
+        if (anywhere or event == "line") and not line.startswith(BLOCKS):
             left -= 1
             if left == 0:
                 sys.settrace(None)
@@ -109,41 +113,13 @@ def test_whoever_is_interrupted_leaves_no_lock_behind() -> None:
     for after in itertools.count(1):
         engine = Engine(MemoryStore(), SETTINGS)
         engine.put("t", "", numbered(0))
-        if not _broken_off(lambda: engine.put("t", "", numbered(1)), after):  # noqa: B023
+        if not interrupted(lambda: engine.put("t", "", numbered(1)), after, anywhere=True):  # noqa: B023
             break
         reading = threading.Thread(target=engine.latest, args=("t", ""), daemon=True)
         reading.start()
         reading.join(60)
         assert not reading.is_alive(), after
     assert after > 100
-
-
-def _broken_off(call: Callable[[], object], after: int) -> bool:
-    """As `interrupted`, but also at calls and returns, and in contextlib."""
-    left = after
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal left
-        path = frame.f_code.co_filename
-        if not path.startswith(PACKAGE) and path != contextlib.__file__:
-            return None
-        if linecache.getline(path, frame.f_lineno).strip().startswith(BLOCKS):
-            return trace
-        left -= 1
-        if left == 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
 
 
 def test_whoever_is_interrupted_while_waiting_for_a_stream_holds_up_nobody() -> None:

@@ -106,10 +106,11 @@ class SqliteStore:
         self._file.require_open()
         check_records(records, self._capabilities.max_record)
         expires = self._expiry(ttl)
+        single = len(records) <= ROWS and all(_is_inline(*record) for record in records)
         return self._file.together(
-            lambda db: _create_all(db, records, expires),
+            lambda db: (single or _are_free(db, records)) and _create_all(db, records, expires),
             size=sum(len(value) + TOUCHED for _, value in records),
-            single=_is_one_statement(records),
+            single=single,
         )
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -234,12 +235,17 @@ def _create_one(db: sqlite3.Connection, key: bytes, value: bytes, expires: int |
     return db.execute(_CREATE, (key, stored, expires, now)).rowcount == 1
 
 
+def _are_free(db: sqlite3.Connection, records: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether no key is taken, not even by a record that has expired."""
+    found = (
+        db.execute(f"SELECT 1 FROM log WHERE key IN ({_marks(keys)})", keys).fetchone()
+        for keys in _chunks(key for key, _ in records)
+    )
+    return not any(found)
+
+
 def _create_all(db: sqlite3.Connection, records: Sequence[tuple[bytes, bytes]], expires: int | None) -> bool:
-    """REQUIRES a write transaction unless it is one statement, which has all its effect or none."""
-    if not _is_one_statement(records):
-        for keys in _chunks(key for key, _ in records):
-            if db.execute(f"SELECT 1 FROM log WHERE key IN ({_marks(keys)})", keys).fetchone():
-                return False
+    """REQUIRES free keys in a write transaction, unless it is one statement: that has all its effect or none."""
     remaining = iter(records)
     while some := list(islice(remaining, ROWS)):
         rows: list[bytes | int | None] = []
@@ -250,10 +256,6 @@ def _create_all(db: sqlite3.Connection, records: Sequence[tuple[bytes, bytes]], 
         except sqlite3.IntegrityError:
             return False
     return True
-
-
-def _is_one_statement(records: Sequence[tuple[bytes, bytes]]) -> bool:
-    return len(records) <= ROWS and all(_is_inline(*record) for record in records)
 
 
 def _create_large(db: sqlite3.Connection, value: bytes) -> int | None:
