@@ -31,7 +31,7 @@ from foldpoint.codecs.header import (
 from foldpoint.codecs.maps import MAPS
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Scalar, Stored, Value, Version, Write
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.wire import Malformed, crc32, pack, pack_pieces, unpack, whole
+from foldpoint.codecs.wire import LARGE, Malformed, crc32, pack, pack_pieces, unpack, whole
 from foldpoint.codecs.zstd import compress, decompress
 
 CHECKPOINT, WRITES, FILLER = 0, 1, 2
@@ -186,7 +186,9 @@ def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> by
 
 def encode_whole(seq: int, checkpoint: Checkpoint) -> Rope:
     """As `encode_checkpoint`, based on nothing; what is large in the checkpoint's values is not copied."""
-    return pack_pieces(_checkpoint_fields(seq, checkpoint, None))
+    fields = _checkpoint_fields(seq, checkpoint, None)
+    large = any(len(value.data) >= LARGE for value in checkpoint.channels.values())
+    return pack_pieces(fields) if large else Rope(pack(fields))  # a long header holds thousands of things to look at
 
 
 def _checkpoint_fields(seq: int, checkpoint: Checkpoint, base: Base | None) -> list[Any]:

@@ -146,18 +146,26 @@ def _unpack_time(packed: int | str, checkpoint_id: str) -> str:
 
 def _diff_seen(old: Header, new: Header, top: int) -> MapDelta | None:
     def inner(node: str, seen: Mapping[str, Version]) -> Any:
-        return diff_map(old.versions_seen.get(node, {}), seen, lambda _, version: _relative(top, version))
+        before = old.versions_seen.get(node)
+        return diff_map(before, seen, lambda _, version: _relative(top, version)) if before else _first_seen(seen, top)
 
+    if not old.versions_seen:
+        return [_all_first_seen(new, top)] if new.versions_seen else None
     delta = diff_map(old.versions_seen, new.versions_seen, inner)
     if delta and len(delta) > 1 and delta[1] is None:
-        return [_absolute_seen(new, top), None]
+        return [_all_first_seen(new, top), None]
     return delta
 
 
-def _absolute_seen(new: Header, top: int) -> dict[str, Any]:
-    return {
-        node: diff_map({}, seen, lambda _, version: _relative(top, version)) for node, seen in new.versions_seen.items()
-    }
+def _all_first_seen(new: Header, top: int) -> dict[str, Any]:
+    return {node: _first_seen(seen, top) for node, seen in new.versions_seen.items()}
+
+
+def _first_seen(seen: Mapping[str, Version], top: int) -> MapDelta | None:
+    """As `diff_map` from nothing, for the many small maps of a whole header."""
+    if top == 0:
+        return [dict(seen)] if seen else None
+    return diff_map({}, seen, lambda _, version: _relative(top, version))
 
 
 def _apply_seen(old: dict[str, dict[str, Version]], delta: MapDelta | None, top: int) -> dict[str, dict[str, Version]]:
