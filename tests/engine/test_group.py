@@ -13,10 +13,10 @@ from counting import CountingStore
 from moving import Interrupted, MovingClock
 
 from foldpoint import Engine, Settings
-from foldpoint.codecs.wire import MAX_EVENT
 from foldpoint.compaction import DropAll, rewrite_thread, upkeep
 from foldpoint.compaction.verify import verify
-from foldpoint.engine import group, keys, log
+from foldpoint.engine import appending, group, keys
+from foldpoint.engine import engine as engines
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.group import Append, Group
 from foldpoint.engine.memory import MemoryStore
@@ -152,8 +152,7 @@ def test_the_thread_was_deleted_meanwhile(store: CountingStore, engine: Engine) 
 def test_one_that_cannot_be_stored_takes_no_other_with_it(
     store: CountingStore, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert MAX_EVENT > 5000
-    monkeypatch.setattr(log, "MAX_EVENT", 5000)
+    monkeypatch.setattr(appending, "MAX_EVENT", 5000)
     results = together(engine, "t", "", put_write(0), put(1, big="x" * 6000), put_write(0, "other"))
     assert isinstance(results[1].exception(), ValueError)
     assert [results[0].exception(), results[2].exception()] == [None, None]
@@ -201,7 +200,7 @@ def test_what_was_interrupted_is_not_stored_by_a_later_call(
     with monkeypatch.context() as patch:
         patch.setattr(Group, where, interrupted)
         if where == "leave":
-            patch.setattr(log.Log, "append", lambda self, one: 1 / 0)
+            patch.setattr(engines, "append", lambda log, one: 1 / 0)
         with pytest.raises(KeyboardInterrupt):
             put(1, note="interrupted")(engine)
     fresh(store).put_writes("t", "", id_of(0), [write(0)])

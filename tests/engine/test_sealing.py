@@ -14,8 +14,7 @@ from foldpoint import Engine, Settings
 from foldpoint.compaction import KeepLast, reseal_thread, rewrite_thread
 from foldpoint.compaction import verify as verifying
 from foldpoint.compaction.verify import verify
-from foldpoint.engine import keys, sealing
-from foldpoint.engine import log as logs
+from foldpoint.engine import appending, keys, sealing
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import Capabilities
@@ -219,7 +218,7 @@ def test_a_state_that_could_not_be_read_from_a_snapshot_has_none(monkeypatch: py
 
 
 def test_what_could_not_be_read_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_EVENT", 1000)
+    monkeypatch.setattr(appending, "MAX_EVENT", 1000)
     engine = Engine(MemoryStore())
     engine.put("t", "", numbered(0))
     with pytest.raises(ValueError, match=r"thread 't': 1,\d+ bytes to be stored at once, at most 1,000 can be read"):

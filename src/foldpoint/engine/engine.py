@@ -18,6 +18,7 @@ from foldpoint.codecs.event import Event, check_names, copied, encode_checkpoint
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Carried, Checkpoint, Stored, Write
 from foldpoint.engine import keys
+from foldpoint.engine.appending import append
 from foldpoint.engine.clock import Clock, SystemClock
 from foldpoint.engine.fold import Entry, Known, Slice
 from foldpoint.engine.forks import forks
@@ -177,7 +178,7 @@ class Engine:
             if not one.done:
                 with log.lock, self._using(log):
                     if not one.done:
-                        log.append(one)
+                        append(log, one)
         finally:
             # Before any call, which an exception from outside may break off: nobody may store it later.
             one.left = True

@@ -1,36 +1,24 @@
-"""The log of one stream: its view, appending to it, sealing it.
+"""The log of one stream: what is known of it, and sealing it. `appending` appends to it.
 
 What can go wrong here is losing an acknowledged event. The rules that prevent it (docs/DESIGN.md, "Invariants"):
-events are created under computed keys and never replaced; a writer appends only inside the window after `sealed`; a
-sealer fills every hole below what it seals before it writes the segment, and writes the segment before it swaps the
-head; a writer trusts its knowledge for a tenth of the grace, and checks its age again after the answer.
+events are created under computed keys and never replaced; a sealer fills every hole below what it seals before it
+writes the segment, and writes the segment before it swaps the head.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from threading import RLock
 
-from foldpoint.codecs.envelope import (
-    CHECK_BYTES,
-    CONTEXT_BYTES,
-    EVENT,
-    HEAD,
-    deflate,
-    event_content,
-    seal,
-    stored_check,
-)
-from foldpoint.codecs.event import FILLER_PAYLOAD, Event, check_of, unpack_event
+from foldpoint.codecs.envelope import CHECK_BYTES, EVENT, HEAD, event_content, seal
+from foldpoint.codecs.event import FILLER_PAYLOAD, check_of
 from foldpoint.codecs.head import Head, encode_head
-from foldpoint.codecs.wire import MAX_EVENT
 from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
-from foldpoint.engine.group import Append, Group
+from foldpoint.engine.group import Group
 from foldpoint.engine.io import RecordIO
 from foldpoint.engine.metrics import Metrics
 from foldpoint.engine.reading import Reader, read_head
@@ -41,17 +29,8 @@ from foldpoint.engine.view import View
 from foldpoint.errors import Conflict, CorruptRecord, StrayRecord
 from foldpoint.settings import Settings
 
-_ATTEMPTS = 64
-_NUMBERS = 1024
-"""That others may take before a writer gives up. Each is one of their puts done: in a crowd, 64 in a row do happen."""
-_AT_ONCE = 128
-"""Events by one write: whoever made more of them together would keep the others waiting for long."""
-_GIVE_WAY = 0.05  # seconds
+ATTEMPTS = 64
 _STRIDE = 1 << 16
-_SUSPICIOUS = 1.0
-"""Seconds; a put that took longer may have outlived a crash of the store."""
-_SMALL = 128
-"""Bytes. To compress an event below that would take a tenth of a put, and save some 40 bytes until it is sealed."""
 
 
 class Log:
@@ -66,13 +45,27 @@ class Log:
         self.io = io
         self.reader = Reader(io)
         self.sealer = Sealer(self.reader, settings, clock)
+        self.recovery = Recovery(thread_id, self.reader)
         self.settings = settings
         self.clock = clock
         self.metrics = metrics
         self.lock = RLock()
         self.group = Group()
         self.view: View | None = None
-        self._recovery = Recovery(thread_id, self.reader)
+
+    def create_stream(self, ttl: int | None, tombstone: View | None = None) -> View | None:
+        """Swap in the head of an empty stream; None if somebody else did."""
+        read_at, incarnation, now = self.clock.monotonic(), self.io.store.incarnation(), int(self.clock.now())
+        head = Head(self.thread_id, self.namespace, keys.new_epoch(), self.settings.window, ttl=ttl, extended_at=now)
+        if tombstone is not None:
+            # Its epoch was never used; what it has still to remove stays known.
+            head = replace(head, epoch=tombstone.head.epoch, dead=tombstone.head.dead)
+        revision = self.swap(head, tombstone.revision if tombstone else None, extends=True)
+        if revision is None:
+            self.view = None
+            return None
+        self.view = View(head, revision, read_at, incarnation, Slice(head.epoch), 0)
+        return self.view
 
     def swap(self, head: Head, revision: int | None, *, extends: bool = False) -> int | None:
         """Store `head` over the one of `revision` (None: over none). Durable. Its revision; None if another is stored.
@@ -98,7 +91,7 @@ class Log:
         Right after a crash of the store it puts again what is known here and gone there. For whoever answers a reader,
         or seals: nothing that was put before the call may be missing.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             read_at, incarnation = self.clock.monotonic(), self.io.store.incarnation()
             record = self.io.store.get_head(self.key)
             if record is None:
@@ -108,15 +101,15 @@ class Log:
             head = read_head(record)
             try:
                 if self._outlived(head, record.revision, incarnation):
-                    self._recovery.put_again(head)
+                    self.recovery.put_again(head)
                     self.view = None  # what others put may be gone too
                 slice_ = self._slice(head)
             except CorruptRecord as error:
                 # What is known may hold what the store has lost, and now a part of what came since: read all anew.
                 known, self.view = self.view, None
                 # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
-                if not self._has_moved(record.revision) and not self._recovery.put_again(head) and known is None:
-                    self._recovery.restore(head, error)
+                if not self.has_moved(record.revision) and not self.recovery.put_again(head) and known is None:
+                    self.recovery.restore(head, error)
                 continue
             if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
                 continue  # held up: what it named may be removed by now, and a removed slot looks like a free one
@@ -142,8 +135,8 @@ class Log:
         if known is None or known.head.deleted or known.incarnation == incarnation or not self._is_young(known):
             self.view = None
             return False
-        self._recovery.put_again(known.head)
-        if whole := self._recovery.makes_whole(known.head):
+        self.recovery.put_again(known.head)
+        if whole := self.recovery.makes_whole(known.head):
             self.swap(known.head, None)
         self.view = None
         return whole
@@ -154,14 +147,14 @@ class Log:
         """
         if self.view is None:
             raise error  # from a load, which has tried all there is
-        if self._has_moved(self.view.revision):
+        if self.has_moved(self.view.revision):
             return
         if isinstance(error, StrayRecord):
-            self._recovery.drop(self.view, error, self.swap)
+            self.recovery.drop(self.view, error, self.swap)
             return
-        self._recovery.restore(self.view.head, error)
+        self.recovery.restore(self.view.head, error)
 
-    def _has_moved(self, revision: int) -> bool:
+    def has_moved(self, revision: int) -> bool:
         record = self.io.store.get_head(self.key)
         return record is None or record.revision != revision
 
@@ -179,7 +172,7 @@ class Log:
         It may be out of date: use it only where a later create or swap fails if it is.
         """
         view = self.view
-        return view if view is not None and self._is_fresh(view) else self.load()
+        return view if view is not None and self.is_fresh(view) else self.load()
 
     def current(self) -> View | None:
         """The view, read anew if its head is not the one that is stored: for whoever looks at nothing but the head.
@@ -191,7 +184,7 @@ class Log:
             return self.load()
         return view
 
-    def _is_fresh(self, view: View) -> bool:
+    def is_fresh(self, view: View) -> bool:
         """Whether to act upon it; not after a crash, which may have taken the head that it tells of."""
         return self._is_young(view) and view.incarnation == self.io.store.incarnation()
 
@@ -228,189 +221,6 @@ class Log:
         view.slice.known = mine.slice.known
         self.view = replace(view, last=max(view.last, mine.last))
 
-    # -- appending -----------------------------------------------------------------------------------------------------
-
-    def append(self, one: Append) -> None:
-        """Append an event, with those of other threads where one write can store them all; it is done then.
-
-        One round trip where the view is fresh, two for a new stream.
-        """
-        if self.io.atomic and len(waiting := self.group.waiting()) > 1:
-            self._append_together(waiting)
-        if not one.done:
-            self._append_alone(one)
-
-    def _append_together(self, waiting: list[Append]) -> None:
-        """As many as there is room for, in the window and in one write. The others are to be appended alone."""
-        view = self.view
-        if view is None or not self._is_fresh(view) or view.head.deleted or view.next not in view.head.slots:
-            return
-        self.view = None  # it holds from here on what may not come to be stored
-        try:
-            events, records = self._records(view, waiting[:_AT_ONCE])
-        except Exception:  # noqa: BLE001 - each has its own error where it is appended alone
-            return
-        if not self.io.create_all(records, view.head.record_ttl):
-            return
-        self.metrics.add(bytes_logged=sum(len(record) for _, record in records))
-        fresh = self._is_fresh(view)
-        self.view = view if fresh else None
-        for one, event in zip(waiting, events, strict=False):
-            found = view if fresh else self._recheck(view, event.seq, event.payload)
-            if found is not None:
-                one.settle(found, event)
-
-    def _records(self, view: View, waiting: list[Append]) -> tuple[list[Event], list[tuple[bytes, bytes]]]:
-        """Events for those that the window has room for, and their records. The view holds them then."""
-        events, records = [], []
-        for one, seq in zip(waiting, range(view.next, view.head.slots.stop), strict=False):
-            event, check = self._encoded(one, view, seq)
-            view.slice.add(event, check)
-            view.last = seq
-            records.append(self._record(view, event, check))
-            one.keep(view.slice, event)
-            events.append(event)
-        return events, records
-
-    def _append_alone(self, one: Append) -> None:
-        began = self.clock.monotonic()
-        for _ in range(_NUMBERS):
-            view = self._begin(one.existing, one.ttl)
-            seq = view.next
-            if seq not in view.head.slots:
-                self._give_way(view)
-                self.seal(until_room=True)
-                continue
-            try:
-                event, check = self._encoded(one, view, seq)
-            except CorruptRecord as error:
-                # What it is based on may have been moved with its epoch.
-                self.recover(error)
-                self.view = None
-                continue
-            if not self._create(view, event, check):
-                continue
-            if not self._is_fresh(view):
-                late = self._recheck(view, seq, event.payload)
-                if late is None:
-                    continue
-                view = late
-            if seq > view.last:
-                view.slice.add(event, check)
-                view.last = seq
-            if self.clock.monotonic() - began > _SUSPICIOUS:
-                self._recovery.put_again(view.head)
-            if seq in view.slice.events:
-                one.keep(view.slice, event)
-            one.settle(view, event)
-            return
-        raise Conflict(f"thread {self.thread_id!r}: {_NUMBERS} sequence numbers were taken by others; call again")
-
-    def _encoded(self, one: Append, view: View, seq: int) -> tuple[Event, bytes]:
-        """The event, and its check."""
-        payload = one.encode(seq, view.slice)
-        if len(payload) > MAX_EVENT:
-            raise ValueError(
-                f"thread {self.thread_id!r}: {len(payload):,} bytes to be stored at once, at most "
-                f"{MAX_EVENT:,} can be read again; keep what is that large outside the state"
-            )
-        event = unpack_event(seq, payload)
-        return event, check_of(event, view.slice.check)
-
-    def _begin(self, existing: bool, ttl: int | None) -> View:
-        """A view of a live stream that may be acted upon; where there is no stream it is created."""
-        view = self.view
-        if view is None and not existing:
-            view = self.create_stream(ttl)
-        while view is None or not self._is_fresh(view) or view.head.deleted:
-            view = self.trusted()
-            if view is not None and not view.head.deleted:
-                return view
-            view = self.create_stream(ttl, view)
-        return view
-
-    def create_stream(self, ttl: int | None, tombstone: View | None = None) -> View | None:
-        """Swap in the head of an empty stream; None if somebody else did."""
-        read_at, incarnation, now = self.clock.monotonic(), self.io.store.incarnation(), int(self.clock.now())
-        head = Head(self.thread_id, self.namespace, keys.new_epoch(), self.settings.window, ttl=ttl, extended_at=now)
-        if tombstone is not None:
-            # Its epoch was never used; what it has still to remove stays known.
-            head = replace(head, epoch=tombstone.head.epoch, dead=tombstone.head.dead)
-        revision = self.swap(head, tombstone.revision if tombstone else None, extends=True)
-        if revision is None:
-            self.view = None
-            return None
-        self.view = View(head, revision, read_at, incarnation, Slice(head.epoch), 0)
-        return self.view
-
-    def _create(self, view: View, event: Event, check: bytes) -> bool:
-        """Whether the event stands at its number then."""
-        key, record = self._record(view, event, check)
-        if self.io.create(key, record, view.head.record_ttl):
-            self.metrics.add(bytes_logged=len(record))
-            return True
-        own = self._is_own(view, event.seq, event.payload)
-        if own:
-            self.io.remember(key, view.head.record_ttl)
-        return own
-
-    def _record(self, view: View, event: Event, check: bytes) -> tuple[bytes, bytes]:
-        """What is stored of an event: key and value."""
-        key = keys.event(view.head.epoch, event.seq)
-        return key, self.io.seal(key, EVENT, *self._packed(view, event, check))
-
-    def _packed(self, view: View, event: Event, check: bytes) -> tuple[int, bytes]:
-        """(codec, content). It names at least the event right before it: should the store lose that, it is missed."""
-        small = len(event.payload) < _SMALL
-        preceding = view.preceding(event.seq, 1) if small else view.preceding(event.seq)
-        context = b"".join(reversed(preceding.values()))[-CONTEXT_BYTES:]
-        level = self.settings.compression_level
-        codec, body = (0, event.payload) if small else deflate(event.payload, level, context)
-        return codec, event_content(len(preceding), stored_check(check, context), body)
-
-    def _is_own(self, view: View, seq: int, payload: bytes) -> bool:
-        """The number was taken: take in what stands there and around it. True if it is the very event to be put."""
-        try:
-            self.reader.add_slots(view.slice, view.head.slots)
-        except CorruptRecord as error:
-            # Sealed and emptied meanwhile, by another process.
-            self.recover(error)
-            return self._recheck(view, seq, payload) is not None
-        view.last = max(view.last, max(view.slice.events, default=0))
-        taken = view.slice.events.get(seq)
-        if taken is None or taken.payload == FILLER_PAYLOAD:
-            # Sealed without us, or fenced: what this view says is out of date.
-            self.view = None
-        return taken is not None and taken.payload == payload
-
-    def _recheck(self, view: View, seq: int, payload: bytes) -> View | None:
-        """A fresh view if the event is in the log under its number.
-
-        None if that was sealed and emptied before the event arrived, if another event is there, or the epoch was left.
-        """
-        for _ in range(_ATTEMPTS):
-            fresh = self.load()
-            if fresh is None or fresh.head.epoch != view.head.epoch:
-                return None
-            if seq > fresh.head.sealed:
-                taken = fresh.slice.events.get(seq)
-                return fresh if taken is not None and taken.payload == payload else None
-            try:
-                return fresh if fresh.slice.payload(seq) == payload else None
-            except CorruptRecord as error:
-                self.recover(error)
-        raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was read; call again")
-
-    def _give_way(self, view: View) -> None:
-        """If the window was fenced, wait a moment for whoever leaves the epoch to swap the head.
-
-        Sealing at once is as safe, but writers that never rest would make every swap of a rewriter fail.
-        """
-        last, until = view.slice.events.get(view.head.slots[-1]), time.monotonic() + _GIVE_WAY
-        fenced = last is not None and last.payload == FILLER_PAYLOAD
-        while fenced and time.monotonic() < until and not self._has_moved(view.revision):
-            time.sleep(random.uniform(_GIVE_WAY / 50, _GIVE_WAY / 10))
-
     # -- sealing -------------------------------------------------------------------------------------------------------
 
     def seal(self, *, until_room: bool = False, idle: bool = False) -> bool:
@@ -419,7 +229,7 @@ class Log:
         Safe beside writers and other sealers. until_room: not if a number is free by now. Writers that find the window
         full at once would else seal what little came since, and lose to each other again. idle: as for `advance`.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             view = self.load()
             if view is None or view.head.deleted or view.tail == 0 or (until_room and view.next in view.head.slots):
                 return False
