@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -218,6 +219,16 @@ def test_the_context_is_the_end_of_the_payloads_right_before() -> None:
     assert context_of(9, 2, payloads.__getitem__) == b"seven"
     assert context_of(10, 2, payloads.__getitem__) == payloads[9][-CONTEXT_BYTES:]
     assert context_of(1, 0, payloads.__getitem__) == b""
+
+
+def test_a_large_payload_is_not_copied_for_its_end() -> None:
+    payloads = {1: b"small", 2: bytes(8 << 20)}
+    tracemalloc.start()
+    try:
+        assert context_of(3, 2, payloads.__getitem__) == bytes(CONTEXT_BYTES)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("seq", "depth"), [(1, 1), (3, 4), (1, 1 << 60)])

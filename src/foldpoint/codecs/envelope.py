@@ -16,7 +16,7 @@ and what it is compressed against.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
@@ -156,11 +156,16 @@ def _place(key: bytes) -> bytes:
 
 
 def _checksum(key: bytes, start: bytes, content: bytes) -> bytes:
-    return crc32(content, crc32(start, crc32(key))).to_bytes(4, "big")
+    return crc32(content, crc32(key + start)).to_bytes(4, "big")
 
 
 def context_of(seq: int, depth: int, payload_at: Callable[[int], bytes]) -> bytes:
     """The bytes that an event at `seq` is compressed against."""
     if depth >= seq:
         raise Malformed(f"context of {depth} events before number {seq}")
-    return b"".join(payload_at(at) for at in range(seq - depth, seq))[-CONTEXT_BYTES:]
+    return context_from(map(payload_at, range(seq - depth, seq)))
+
+
+def context_from(payloads: Iterable[bytes]) -> bytes:
+    """Of payloads in a row, as much of their end as an event after them is compressed against."""
+    return b"".join([payload[-CONTEXT_BYTES:] for payload in payloads])[-CONTEXT_BYTES:]

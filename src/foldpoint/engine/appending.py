@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 
-from foldpoint.codecs.envelope import CONTEXT_BYTES, EVENT, deflate, event_content, stored_check
+from foldpoint.codecs.envelope import EVENT, context_from, deflate, event_content, stored_check
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, check_of, unpack_event
 from foldpoint.codecs.wire import MAX_EVENT
 from foldpoint.engine import keys
@@ -156,7 +156,7 @@ def _packed(log: Log, view: View, event: Event, check: bytes) -> tuple[int, byte
     """(codec, content). It names at least the event right before it: should the store lose that, it is missed."""
     small = len(event.payload) < _SMALL
     preceding = view.preceding(event.seq, 1) if small else view.preceding(event.seq)
-    context = b"".join(reversed(preceding.values()))[-CONTEXT_BYTES:]
+    context = context_from(reversed(preceding.values()))
     level = log.settings.compression_level
     codec, body = (0, event.payload) if small else deflate(event.payload, level, context)
     return codec, event_content(len(preceding), stored_check(check, context), body)

@@ -258,11 +258,14 @@ class Reader:
 
     def open_events(self, slice_: Slice, records: dict[int, bytes | None]) -> None:
         """Take the events of `records` into the slice, ascending: each is compressed against those before it."""
+        payloads = _Payloads(slice_)
         for seq, record in sorted(records.items()):
             if record is not None:
-                slice_.add(*self._open_event(slice_, seq, record))
+                event, check = self._open_event(slice_, payloads, seq, record)
+                slice_.add(event, check)
+                payloads[seq] = event.payload
 
-    def _open_event(self, slice_: Slice, seq: int, record: bytes) -> tuple[Event, bytes]:
+    def _open_event(self, slice_: Slice, payloads: _Payloads, seq: int, record: bytes) -> tuple[Event, bytes]:
         """The event in a record, and its check. The slice holds what it builds upon."""
         key = keys.event(slice_.epoch, seq)
         if not record:
@@ -270,7 +273,7 @@ class Reader:
         opened = self.io.open(key, record, EVENT)
         try:
             depth, at = opened.depth()
-            context = context_of(seq, depth, slice_.payload)
+            context = context_of(seq, depth, payloads.__getitem__)
             event = unpack_event(seq, opened.inflate(context, at))
             check = check_of(event, slice_.check)
         except Malformed as error:
@@ -278,6 +281,16 @@ class Reader:
         if not opened.holds(at, check, context):
             raise CorruptRecord(key, _ELSEWHERE)
         return event, check
+
+
+class _Payloads(dict[int, bytes]):
+    """Those of a window that were opened, by number, and what its slice has of others: each is asked for many times."""
+
+    def __init__(self, slice_: Slice) -> None:
+        self._slice = slice_
+
+    def __missing__(self, seq: int) -> bytes:
+        return self._slice.payload(seq)
 
 
 class Before:
