@@ -38,6 +38,7 @@ from demo.conversation import generate
 from foldpoint import Engine, Settings
 from foldpoint.codecs import envelope
 from foldpoint.codecs.model import Checkpoint, Header, Value
+from foldpoint.codecs.rope import Rope
 from foldpoint.compaction import merge
 from foldpoint.compaction.job import Job, Outcome
 from foldpoint.engine import sealing
@@ -207,9 +208,9 @@ class Rate:
 
 def rate(file: Path) -> Rate:
     """The job in this process, and bare zstd on the bytes that the job compressed, by processor seconds."""
-    given: list[tuple[bytes, int]] = []
+    given: list[tuple[bytes | Rope, int]] = []
 
-    def noted(payload: bytes, level: int, context: bytes = b"") -> tuple[int, bytes]:
+    def noted(payload: bytes | Rope, level: int, context: bytes = b"") -> tuple[int, bytes]:
         given.append((payload, level))
         return envelope.deflate(payload, level, context)
 
@@ -221,10 +222,11 @@ def rate(file: Path) -> Rate:
                 events += message.report.events_sealed
         seconds = time.process_time() - started
     store.close()
-    size = sum(len(payload) for payload, _ in given)
-    compressors = {level: zstandard.ZstdCompressor(level=level) for _, level in given}
+    payloads = [(bytes(payload), level) for payload, level in given]
+    size = sum(len(payload) for payload, _ in payloads)
+    compressors = {level: zstandard.ZstdCompressor(level=level) for _, level in payloads}
     started = time.process_time()
-    for payload, level in given:
+    for payload, level in payloads:
         compressors[level].compress(payload)
     bare = time.process_time() - started
     return Rate(round(events / seconds), round(size / seconds / 1e6, 2), round(size / bare / 1e6, 2))

@@ -31,7 +31,7 @@ from demo.graph import MESSAGES_PER_TURN, build_graph
 from demo.source import Source
 from foldpoint import FoldpointSaver
 from foldpoint.codecs import delta, envelope, event, header
-from foldpoint.engine import engine, fold, io, log
+from foldpoint.engine import appending, engine, fold, io
 from foldpoint.engine.reading import Reader
 from foldpoint.langgraph_adapter import conversion
 from foldpoint.langgraph_adapter.blocks import Memory
@@ -53,7 +53,7 @@ PARTS: Sequence[tuple[str, Any, Sequence[str]]] = (
     ("delta of the header", header, ("diff_map", "diff_labels")),
     ("delta of the header", event, ("diff_header", "diff_labels")),
     ("references", event, ("_refer_body",)),
-    ("pack the event", log, ("unpack_event",)),
+    ("pack the event", appending, ("unpack_event",)),
     ("pack the event", engine, ("encode_checkpoint", "encode_writes")),
     ("compress", envelope, ("compress",)),
     ("compress", event, ("compress",)),

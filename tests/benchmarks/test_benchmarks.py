@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import compaction
 from benchmarks.__main__ import main
 from benchmarks.meter import TalliedStore
 from benchmarks.places import Servers, stored_bytes
+from benchmarks.profile import PARTS, REST, STORE
 from benchmarks.results import Cell, Results
 from benchmarks.savers import BY_NAME
 from benchmarks.workloads import WORKLOADS
@@ -25,6 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def bench(*args: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", "--quick", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+
+
+def benchmark(name: str, *args: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def only(*workloads: str) -> list[str]:
@@ -114,3 +123,24 @@ def test_calls_of_a_store_are_counted_for_the_thread_that_makes_them() -> None:
     assert store.get_many([b"a", b"b"]) == [b"1", None]
     assert store.capabilities.ttl
     assert store.mine.calls == 2
+
+
+def test_the_profile_tells_the_parts_of_each_call_and_the_floors() -> None:
+    parts = json.loads(benchmark("profile", "--messages", "12", "--calls", "2", "--json"))
+    assert parts.keys() == {"put", "put_writes", "latest", "latest, cold", "floors"}
+    assert {part for kind in parts if kind != "floors" for part in parts[kind]} == {
+        *(part for part, _, _ in PARTS),
+        *(STORE, REST),
+    }
+
+
+def test_a_long_thread_is_put_read_and_compacted() -> None:
+    told = benchmark("long_thread", "--checkpoints", "2000")
+    assert "reading them all" in told
+
+
+def test_the_job_is_killed_beside_writers_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "ALONE", 1.0)
+    figures = compaction.measure(tmp_path, threads=20, count=12, live=2, kills=1, within=(0.1, 0.2), workers=1)
+    assert (figures.lost, figures.writer_errors) == (0, 0)
+    assert figures.long_threads.zstd_mb > 0
