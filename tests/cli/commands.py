@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -36,3 +39,15 @@ def fill(saver: FoldpointSaver, thread: str, count: int, namespace: str = "") ->
     for n in range(count):
         made = Checkpoint(**{**CHECKPOINT, "id": f"{n:06}", "channel_values": {"n": list(range(n))}})  # type: ignore[typeddict-item]
         parent = saver.put(parent, made, {"step": n}, {})
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    program = "from foldpoint.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def lines_of(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert process.stdout is not None
+    return (json.loads(line) for line in process.stdout)

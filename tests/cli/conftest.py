@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -35,4 +36,28 @@ def url(tmp_path: Path) -> str:
         fill(saver, HOSTILE, 2)
         fill(saver, "deleted", 20)
         saver.delete_thread("deleted")
+    return url
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> str:
+    """Of a store with two threads of five checkpoints; the fourth event of one of them is damaged."""
+    url = f"sqlite:///{tmp_path}/agents.db"
+    with FoldpointSaver.from_conn_string(url, compaction="off") as saver:
+        fill(saver, "well", 5)
+        fill(saver, "ill", 5)
+        epoch = next(saver.engine.heads("ill")).epoch
+    with sqlite3.connect(tmp_path / "agents.db") as file:
+        file.execute("UPDATE log SET value = x'01' WHERE key = ?", (epoch + b"e" + (4).to_bytes(6, "big"),))
+    file.close()
+    return url
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> str:
+    """A store with 60 threads."""
+    url = f"sqlite:///{tmp_path}/many.db"
+    with FoldpointSaver.from_conn_string(url, compaction="off") as saver:
+        for n in range(60):
+            fill(saver, f"t{n}", 2)
     return url

@@ -225,6 +225,8 @@ def test_help_ends_with_examples_that_can_be_run(
         arguments = shlex.split(line)[shlex.split(line).index("foldpoint") + 1 :]
         if "--url" in arguments:
             arguments[arguments.index("--url") + 1] = url
+        if "--into" in arguments:
+            arguments[arguments.index("--into") + 1] = f"sqlite:///{tmp_path}/into.db"
         result = run(*arguments, FOLDPOINT_URL=url)
         assert result.exit_code in (0, 1), result.output
         assert result.exit_code == 0 or "no thread" in result.stderr

@@ -7,16 +7,14 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-from commands import HOSTILE, fill, rows, run
+from commands import HOSTILE, fill, lines_of, rows, run, start
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from foldpoint import FoldpointSaver
@@ -312,28 +310,6 @@ def test_an_encrypted_store_wants_its_key(tmp_path: Path) -> None:
 
 
 # -- stopping and going on ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> str:
-    """A store with 60 threads."""
-    url = f"sqlite:///{tmp_path}/many.db"
-    with FoldpointSaver.from_conn_string(url, compaction="off") as saver:
-        for n in range(60):
-            fill(saver, f"t{n}", 2)
-    return url
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    program = "from foldpoint.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def lines_of(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    assert process.stdout is not None
-    return (json.loads(line) for line in process.stdout)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,6 @@ def test_it_says_how_many_streams_it_looked_at(url: str, threads: tuple[str, ...
     result = run("verify", "--url", url, *threads)
     assert result.exit_code == 0, result.output
     assert said in result.stderr
-
-
-@pytest.fixture
-def damaged(tmp_path: Path) -> str:
-    """Of a store with two threads of five checkpoints; the fourth event of one of them is damaged."""
-    url = f"sqlite:///{tmp_path}/agents.db"
-    with FoldpointSaver.from_conn_string(url, compaction="off") as saver:
-        fill(saver, "well", 5)
-        fill(saver, "ill", 5)
-        epoch = next(saver.engine.heads("ill")).epoch
-    with sqlite3.connect(tmp_path / "agents.db") as file:
-        file.execute("UPDATE log SET value = x'01' WHERE key = ?", (epoch + b"e" + (4).to_bytes(6, "big"),))
-    file.close()
-    return url
 
 
 def test_what_cannot_be_repaired_goes_into_quarantine_if_that_is_asked_for(damaged: str, tmp_path: Path) -> None:

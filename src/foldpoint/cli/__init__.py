@@ -13,7 +13,7 @@ import click
 
 from foldpoint.cli.failure import Unusable, failures
 
-COMMANDS = ("compact", "stats", "sweep", "threads", "verify")
+COMMANDS = ("compact", "copy", "stats", "sweep", "threads", "verify")
 
 _NOBODY_READS = 141  # as a shell says of a command that SIGPIPE ended
 EXAMPLES = """
