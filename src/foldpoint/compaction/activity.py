@@ -14,6 +14,7 @@ from foldpoint.codecs.model import Header, Version, Write
 from foldpoint.compaction.policy import Retention
 from foldpoint.compaction.selection import made_at
 from foldpoint.engine.fold import Entry
+from foldpoint.engine.view import View
 
 _RESUME = "__resume__"
 _START = "__start__"
@@ -25,27 +26,38 @@ _FIRST_KNOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where one stream of a thread stands. made_at: of its latest checkpoint, None if that is not known."""
+    """Where one stream of a thread stands. used_at: by its latest checkpoint, or what was answered to its interrupt;
+    None if that is not known.
+    """
 
-    made_at: float | None
-    resumed: bool
+    used_at: float | None
     finished: bool
 
     @classmethod
-    def of(cls, latest: Entry | None, begun: float, waiting: Collection[str] = ()) -> Standing:
-        """begun: when its head was made, or extended last. waiting: ids of checkpoints that have only writes."""
-        if latest is None:
-            times = [id_micros(checkpoint_id) / 1e6 for checkpoint_id in waiting]
-            made = max([begun, *times]) if all(times) else None
-            return cls(made, resumed=False, finished=not waiting)
-        return cls(made_at(latest.folded.header), is_resumed(latest.writes()), is_finished(latest))
+    def of(cls, view: View) -> Standing:
+        latest = view.slice.latest()
+        if latest is not None:
+            return cls(_used_at(view, latest.folded.header), is_finished(latest))
+        waiting = view.slice.orphans()  # checkpoints that have only writes
+        times = [id_micros(checkpoint_id) / 1e6 for checkpoint_id in waiting]
+        return cls(max([view.head.extended_at, *times]) if all(times) else None, finished=not waiting)
+
+
+def _used_at(view: View, latest: Header) -> float | None:
+    """Once an interrupt was answered the run goes on, and may have put no checkpoint yet. When that was is not logged,
+    but it was before that part of the log was marked as superseded.
+    """
+    made = made_at(latest)
+    answers = [seq for seq, writes in view.slice.writes_events(latest.id) if any(map(_is_answer, writes))]
+    if made is None or not answers:
+        return made
+    return max(made, view.head.marked_at) if max(answers) <= view.head.mark.sealed else None
 
 
 def overdue(retention: Retention, root: Standing | None, streams: Collection[Standing], now: float) -> str | None:
     """Why a thread is to be deleted; None if it stays. root: None where the thread's root is deleted already."""
-    times = [stream.made_at for stream in streams]
-    known = [time for time in times if time is not None]
-    if not known or len(known) < len(times) or any(stream.resumed for stream in streams):
+    known = [stream.used_at for stream in streams if stream.used_at is not None]
+    if not known or len(known) < len(streams):
         return None
     idle = now - max(known)
     if retention.purge_idle is not None and idle > retention.purge_idle.total_seconds():
@@ -56,21 +68,20 @@ def overdue(retention: Retention, root: Standing | None, streams: Collection[Sta
     return None
 
 
-def is_resumed(writes: Collection[Write]) -> bool:
-    """Whether the latest checkpoint's interrupt was answered: then its run goes on, and has put no checkpoint yet."""
-    return any(write.channel == _RESUME for write in writes)
+def _is_answer(write: Write) -> bool:
+    return write.channel == _RESUME
 
 
 def is_finished(root: Entry) -> bool:
     """Whether a StateGraph has no next task after its root's latest checkpoint.
 
-    It has none if no Send waits in `__pregel_tasks`, no write is pending, and of the channels that trigger nodes none
-    is both stored and newer than its node has seen. Which those are is known of a StateGraph alone: it has a node
-    `__start__`, and its nodes are triggered by `__start__`, `branch:to:NODE` and `join:…:NODE`. A stored join may be
-    empty; it triggers nothing unless the last step updated it.
+    It has none if no Send waits in `__pregel_tasks`, no write is pending but an answer that came too late, and of the
+    channels that trigger nodes none is both stored and newer than its node has seen. Which those are is known of a
+    StateGraph alone: it has a node `__start__`, and its nodes are triggered by `__start__`, `branch:to:NODE` and
+    `join:…:NODE`. A stored join may be empty; it triggers nothing unless the last step updated it.
     """
     header = root.folded.header
-    if header.v < _FIRST_KNOWN or _START not in header.versions_seen or root.writes():
+    if header.v < _FIRST_KNOWN or _START not in header.versions_seen or not all(map(_is_answer, root.writes())):
         return False
     sends = root.value(_TASKS)
     if sends is not None and sends.data != _EMPTY_LIST:

@@ -80,7 +80,7 @@ class Retention(BaseModel):
         False, description="of kept checkpoints, drop the pending writes that a child took in and nothing needs"
     )
     purge_idle: Duration | None = Field(
-        None, description="delete threads whose newest checkpoint is older than AGE, unless they are being resumed"
+        None, description="delete threads whose newest checkpoint, and answer to its interrupt, is older than AGE"
     )
     purge_finished: Duration | None = Field(
         None, description="delete threads that have no next task and whose newest checkpoint is older than AGE"

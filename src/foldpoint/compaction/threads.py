@@ -218,7 +218,7 @@ def _purge(engine: Engine, thread_id: str, retention: Retention, grace: float) -
         view = log.load()
         if view is None or view.head.deleted:
             continue
-        standings.append(Standing.of(view.slice.latest(), view.head.extended_at, view.slice.orphans()))
+        standings.append(Standing.of(view))
         if not head.namespace:
             root = standings[0]
         why = overdue(retention, root, standings, now)
