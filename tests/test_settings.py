@@ -43,9 +43,9 @@ WRONG: dict[str, list[str]] = {
     "fast_decoding": ["2"],
     "allow_plain": ["perhaps"],
     "compaction": ["", "on", "Background"],
-    "compact_every": ["0", "1h"],
+    "compact_every": ["0", "1h", "1e300"],
     "sweep_every": ["-1", "soon"],
-    "ttl": ["0", "-5", "1h"],
+    "ttl": ["0", "-5", "1h", "9223372036854775807"],
     "io_threads": ["0", "513"],
 }
 

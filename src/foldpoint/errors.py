@@ -37,6 +37,10 @@ class StrayRecord(CorruptRecord):
     """No head names the record and it does not fit the log: a crash took the heads and events that it was made with."""
 
 
+class SealedRecord(CorruptRecord):
+    """The record is whole, and was sealed with another key than the one given, with none, or altered by somebody."""
+
+
 class UnsupportedFormat(RecordError):
     """The record was written by a newer (or foreign) format version; upgrade Foldpoint to read it."""
 

@@ -17,6 +17,8 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _PREFIX = "FOLDPOINT_"
+LONGEST = 100 * 366 * 86_400
+"""Seconds; what lasts longer overflows one store or another."""
 logger = logging.getLogger("foldpoint")
 Where = Literal["background", "inline", "off"]
 
@@ -73,16 +75,18 @@ class Settings(BaseSettings):
         "background",
         description="where a saver seals and cleans: in a thread, in the put that finds it due, or only when it must",
     )
-    compact_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    compact_every: Annotated[float, Field(gt=0, le=LONGEST)] | None = Field(
         None, description="seconds after which a saver compacts the whole store, by `policy`; one process does"
     )
-    sweep_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    sweep_every: Annotated[float, Field(gt=0, le=LONGEST)] | None = Field(
         None, description="seconds after which a saver sweeps the whole store; one process does"
     )
     policy: Path | None = Field(
         None, description="TOML or JSON file that says what of which threads compaction keeps (`Policies`)"
     )
-    ttl: Annotated[int, Field(gt=0)] | None = Field(None, description="seconds a thread lives after its last use")
+    ttl: Annotated[int, Field(gt=0, le=LONGEST)] | None = Field(
+        None, description="seconds a thread lives after its last use"
+    )
     io_threads: Annotated[int, Field(ge=1, le=512)] = Field(16, description="threads of a saver's asynchronous calls")
 
 

@@ -257,9 +257,9 @@ def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
 
 
-def written_to(file: int, url: str) -> tuple[int, str]:
-    """How `threads --json` ends, and what it says, if that is where its output goes."""
-    command = [sys.executable, "-m", "foldpoint", "threads", "--json", "--url", url]
+def written_to(file: int, *arguments: str) -> tuple[int, str]:
+    """How a command ends, and what it says, if that is where its output goes."""
+    command = [sys.executable, "-m", "foldpoint", *arguments]
     done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False)
     os.close(file)
     return done.returncode, done.stderr
@@ -268,12 +268,26 @@ def written_to(file: int, url: str) -> tuple[int, str]:
 def test_a_reader_who_has_seen_enough_ends_the_command_as_it_ends_others(url: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    assert written_to(writing, url) == (128 + signal.SIGPIPE, "")
+    assert written_to(writing, "threads", "--json", "--url", url) == (128 + signal.SIGPIPE, "")
 
 
-def test_output_that_cannot_be_written_is_one_line(url: str) -> None:
+@pytest.mark.parametrize("call", [["threads", "--json"], ["--help"], ["--version"]], ids=str)
+def test_output_that_cannot_be_written_is_one_line(url: str, call: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDPOINT_URL", url)
     said = "Error: the output cannot be written: No space left on device\n"
-    assert written_to(os.open("/dev/full", os.O_WRONLY), url) == (2, said)
+    assert written_to(os.open("/dev/full", os.O_WRONLY), *call) == (2, said)
+
+
+def test_what_the_terminal_cannot_spell_hides_no_thread(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    with FoldpointSaver.from_conn_string(url) as saver:
+        fill(saver, "\u65e5", 1)
+        fill(saver, "plain", 1)
+    command = [sys.executable, "-m", "foldpoint", "threads", "--url", url]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert r"\u65e5" in done.stdout
+    assert "plain" in done.stdout
 
 
 def test_one_row_that_is_wider_than_the_terminal_stands_upright(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

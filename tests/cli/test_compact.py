@@ -431,5 +431,12 @@ def test_reseal_changes_the_key_of_a_store(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (summary(result)["streams"], summary(result)["waiting"]) == (1, 0)
     assert run("verify", "--url", url, LANGGRAPH_AES_KEY=new).exit_code == 0
-    assert run("verify", "--url", url, LANGGRAPH_AES_KEY=old).exit_code == 2
+    for environment in ({"LANGGRAPH_AES_KEY": old}, {}):
+        result = run("verify", "--url", url, "--repair", **environment)
+        assert result.exit_code == 2
+        assert "Checked 1 stream, 1 of them not to be opened: give the key that it was sealed with" in result.stderr
+        assert "damaged:" not in result.stderr
+    result = run("compact", "--url", url, "--all", LANGGRAPH_AES_KEY=new, FOLDPOINT_PREVIOUS_AES_KEY="short")
+    assert result.exit_code == 1
+    assert "FOLDPOINT_PREVIOUS_AES_KEY must be 16, 24 or 32 bytes long, and has 5" in result.stderr
     assert run("compact", "--url", url, "--all", "--reseal", "--dry-run").exit_code == 2

@@ -151,7 +151,7 @@ def test_a_policy_file_that_is_wrong_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [0, -5, "3600", True, math.inf, math.nan])
 def test_an_interval_that_is_none_is_refused_at_once(every: Any) -> None:
     for name in ("compact_every", "sweep_every"):
-        with pytest.raises(ValueError, match="expected seconds above 0, got"):
+        with pytest.raises(ValueError, match="expected seconds above 0, 100 years at most, got"):
             Schedule(Engine(MemoryStore()), **{name: every})
 
 

@@ -202,9 +202,15 @@ class TestForeignFiles:
         with pytest.raises(StoreUnavailable, match=r"missing/store\.db.*directory exists"):
             SqliteStore(tmp_path / "missing" / "store.db")
 
-    def test_a_directory_in_its_place(self, tmp_path: Path) -> None:
-        with pytest.raises(StoreUnavailable, match=str(tmp_path)):
-            SqliteStore(tmp_path)
+    def test_a_directory_or_a_pipe_in_its_place(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+            with pytest.raises(StoreMismatch, match=f"{path}: it is no regular file"):
+                SqliteStore(path)
+
+    def test_a_name_that_the_system_cannot_spell(self) -> None:
+        with pytest.raises(ValueError, match="no name of a file"):
+            SqliteStore("\ud800.db")
 
     @pytest.mark.parametrize("name", [":memory:", "", "a\0b"])
     def test_a_name_that_is_no_file(self, name: str) -> None:
@@ -245,6 +251,7 @@ class TestFailures:
             directory.chmod(0o777)
         script = """
 if os.getuid() == 0:
+    os.chown(sys.argv[1], 65534, 65534)
     os.setuid(65534)  # permissions do not bind root
 store = SqliteStore(sys.argv[1])
 print(store.get_many([b"k"]))
@@ -258,6 +265,33 @@ print(store.get_many([b"k", b"n"]))
         assert before == "[b'v']"
         assert refusal.startswith(f"StoreReadOnly SQLite store {path}:")
         assert after == "[b'v', None]"
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="another user is needed, and only root can be one")
+    def test_another_user_who_only_reads_keeps_nobody_from_writing(self, path: Path) -> None:
+        for directory in (path.parent, *path.parent.parents[:2]):
+            directory.chmod(0o777)
+        script = """
+os.setuid(int(sys.argv[2]))
+try:
+    store = SqliteStore(sys.argv[1])
+    print(store.get_many([b"k"]))
+    print(store.create([(b"k", b"v")], ttl=None))
+except StoreUnavailable as error:
+    print(type(error).__name__, error)
+"""
+        owner, other = "65533", "65534"
+        assert output(python(script, path, owner)) == ["[None]", "[True]"]
+        [refusal] = output(python(script, path, other))
+        assert refusal.startswith(f"StoreReadOnly SQLite store {path}: it is another user's")
+        assert output(python(script, path, owner)) == ["[b'v']", "[False]"]
+        held = python(
+            f"os.setuid({owner})\n{OPEN}store.create([(b'n', b'')], ttl=None)\nprint(flush=True)\ninput()", path
+        )
+        assert held.stdout is not None
+        held.stdout.readline()
+        assert output(python(script, path, other))[0] == "[b'v']", "its owner has it open"
+        held.communicate("\n", timeout=60)
+        assert output(python(script, path, owner)) == ["[b'v']", "[False]"]
 
     def test_a_file_that_may_not_grow_keeps_its_state_and_takes_writes_again_later(self, path: Path) -> None:
         script = """

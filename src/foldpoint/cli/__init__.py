@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -39,6 +40,18 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a stored name may hold what the terminal cannot write
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            full = Unusable(f"the output cannot be written: {error.strerror}")
+            full.show()
+            sys.exit(full.exit_code)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with failures():
@@ -49,10 +62,6 @@ class LazyGroup(click.Group):
         except BrokenPipeError:  # as with `| head`: what is still to be flushed goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(_NOBODY_READS)
-        except OSError as error:
-            if error.errno != errno.ENOSPC or error.filename is not None:
-                raise
-            raise Unusable(f"the output cannot be written: {error.strerror}") from error
 
 
 @click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from itertools import islice
 
@@ -23,7 +24,7 @@ Examples:
 @click.command("threads", epilog=EXAMPLES)
 @url_option
 @click.option("--prefix", default="", metavar="P", help="Only threads whose id begins with P.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N threads.")
+@click.option("--limit", type=click.IntRange(1, sys.maxsize), metavar="N", help="At most N threads.")
 @age_option
 @json_option
 def command(url: str | None, prefix: str, limit: int | None, age: bool, as_json: bool) -> None:

@@ -21,6 +21,10 @@ Examples:
   foldpoint verify --json | jq 'select(.findings != [])'
 """
 
+_OTHER_KEY = (
+    "give the key that it was sealed with: in LANGGRAPH_AES_KEY, an earlier one in FOLDPOINT_PREVIOUS_AES_KEY; "
+    "FOLDPOINT_ALLOW_PLAIN reads what was sealed with none"
+)
 _ADVICE = {
     False: ": try --repair, which writes again what can be told exactly from other records",
     True: ": what stays so is put out of the way by --quarantine URL (see --help)",
@@ -84,13 +88,21 @@ def _report(checked: list[Verified], repair: bool) -> None:
     for verified in checked:
         _say(verified)
     if rows:
-        unsound = sum(not verified.sound for verified in checked)
-        left = f"{unsound:,} of them damaged{_ADVICE[repair]}" if unsound else "none of them damaged any more"
-        click.echo(f"Checked {streams}, {left}.", err=True)
+        click.echo(f"Checked {streams}, {_left(checked, repair)}.", err=True)
+
+
+def _left(checked: list[Verified], repair: bool) -> str:
+    unsound = [verified for verified in checked if not verified.sound]
+    sealed = [verified for verified in unsound if any(finding.sealed for finding in verified.findings)]
+    damaged = len(unsound) - len(sealed)
+    told = [f"{len(sealed):,} of them not to be opened: {_OTHER_KEY}"] if sealed else []
+    told += [f"{damaged:,} of them damaged{_ADVICE[repair]}"] if damaged else []
+    return "; ".join(told) or "none of them damaged any more"
 
 
 def _row(finding: Finding) -> dict[str, object]:
     row = asdict(finding)
+    del row["sealed"]
     return {**row, "repaired": "in quarantine"} if row.pop("quarantined") else row
 
 

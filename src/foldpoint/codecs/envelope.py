@@ -41,6 +41,10 @@ class Unsupported(ValueError):
     """A record of a format that this version does not know."""
 
 
+class OtherKey(Malformed):
+    """A whole record that the cipher at hand does not open."""
+
+
 class Cipher(Protocol):
     """What langgraph's CipherProtocol asks: authenticated encryption of whole payloads."""
 
@@ -123,7 +127,7 @@ def open_record(
     if codec & _ENCRYPTED:
         content = _decrypt(key, content, cipher)
     elif cipher is not None and not allow_plain:
-        raise Malformed("not encrypted, and read with a key (FOLDPOINT_ALLOW_PLAIN reads such records too)")
+        raise OtherKey("not encrypted, and read with a key (FOLDPOINT_ALLOW_PLAIN reads such records too)")
     return Opened(kind, codec, content)
 
 
@@ -138,12 +142,12 @@ def is_encrypted(record: bytes) -> bool:
 
 def _decrypt(key: bytes, content: bytes, cipher: Cipher | None) -> bytes:
     if cipher is None:
-        raise Malformed("encrypted, and there is no key (serde=EncryptedSerializer, or LANGGRAPH_AES_KEY for commands)")
+        raise OtherKey("encrypted, and there is no key (serde=EncryptedSerializer, or LANGGRAPH_AES_KEY for commands)")
     size, at = read_varint(content, 0)
     try:
         plain = cipher.decrypt(content[at : at + size].decode(), content[at + size :])
     except NOT_DECRYPTED as error:
-        raise Malformed(
+        raise OtherKey(
             f"does not decrypt ({error}): a wrong or missing earlier key, or the record was altered"
         ) from error
     if plain[:_PLACE] != _place(key):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
@@ -14,6 +13,7 @@ from foldpoint.compaction.policy import Policies
 from foldpoint.compaction.sweep import sweep
 from foldpoint.engine.engine import Engine
 from foldpoint.errors import FoldpointError
+from foldpoint.settings import LONGEST
 
 logger = logging.getLogger("foldpoint")
 
@@ -131,6 +131,6 @@ class Schedule:
 
 
 def _seconds(every: float) -> float:
-    if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every < math.inf:
-        raise ValueError(f"compact_every, sweep_every: expected seconds above 0, got {every!r}")
+    if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every <= LONGEST:
+        raise ValueError(f"compact_every, sweep_every: expected seconds above 0, 100 years at most, got {every!r}")
     return every

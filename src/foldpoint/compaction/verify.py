@@ -25,7 +25,7 @@ from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import HeadRecord, RecordStore
 from foldpoint.engine.repair import restore
 from foldpoint.engine.sealing import span_of
-from foldpoint.errors import Conflict, CorruptRecord, RecordError, UnsupportedFormat
+from foldpoint.errors import Conflict, CorruptRecord, RecordError, SealedRecord, UnsupportedFormat
 
 _ATTEMPTS = 16
 _MOST_FINDINGS = 1000
@@ -37,7 +37,7 @@ class Finding:
     """Something that is not as it should be.
 
     invariant: its number in docs/DESIGN.md. key: of the record, in hex. repaired: it is as it should be now.
-    quarantined: the stream goes on without it.
+    quarantined: the stream goes on without it. sealed: the record is whole, and another key opens it.
     """
 
     thread_id: str
@@ -47,6 +47,7 @@ class Finding:
     problem: str
     repaired: bool = False
     quarantined: bool = False
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +152,16 @@ class _Check:
             self._tail()
             self._in_grace()
 
-    def _note(self, invariant: int, key: bytes, problem: str, repaired: bool = False) -> None:
-        finding = Finding(self._head.thread_id, self._head.namespace, invariant, key.hex(), problem, repaired)
+    def _note(self, invariant: int, key: bytes, problem: str, repaired: bool = False, sealed: bool = False) -> None:
+        head = self._head
+        finding = Finding(head.thread_id, head.namespace, invariant, key.hex(), problem, repaired, sealed=sealed)
         if finding not in self.findings:
             self.findings.append(finding)
 
     def _unread(self, error: RecordError, key: bytes, invariant: int = 13) -> None:
         """Note what could not be read of the record under `key`, and write that again if it can be told."""
         repaired = self._repair and not isinstance(error, UnsupportedFormat) and self._restored(key)
-        self._note(invariant, error.key, error.reason, repaired)
+        self._note(invariant, error.key, error.reason, repaired, isinstance(error, SealedRecord))
 
     def _restored(self, key: bytes) -> bool:
         now = self._io.store.get_head(self._log.key)

@@ -15,7 +15,7 @@ from foldpoint.codecs.segment import SnapshotRef
 from foldpoint.codecs.wire import Malformed, pack, unpack
 from foldpoint.engine import keys
 from foldpoint.engine.records import RecordStore
-from foldpoint.errors import CorruptRecord, LostRecord, UnsupportedFormat
+from foldpoint.errors import CorruptRecord, LostRecord, SealedRecord, UnsupportedFormat
 
 _REMEMBERED = 10.0
 """Seconds; longer than a server keeps what it has acknowledged from its device."""
@@ -70,6 +70,8 @@ class RecordIO:
             return envelope.open_record(key, record, self.cipher, kinds=kinds, allow_plain=self.allow_plain)
         except envelope.Unsupported as error:
             raise UnsupportedFormat(key, str(error)) from error
+        except envelope.OtherKey as error:
+            raise SealedRecord(key, str(error)) from error
         except Malformed as error:
             raise CorruptRecord(key, str(error)) from error
 

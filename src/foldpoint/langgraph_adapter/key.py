@@ -10,6 +10,7 @@ from foldpoint.settings import Settings
 
 KEY_VARIABLE = "LANGGRAPH_AES_KEY"
 """LangGraph's own name of it."""
+_KEY_BYTES = (16, 24, 32)
 
 
 def cipher_of(settings: Settings) -> Cipher | None:
@@ -26,6 +27,8 @@ def cipher_of(settings: Settings) -> Cipher | None:
         if settings.previous_aes_key is None:
             return now
         key = settings.previous_aes_key.get_secret_value().encode()
+        if len(key) not in _KEY_BYTES:
+            raise ValueError(f"FOLDPOINT_PREVIOUS_AES_KEY must be 16, 24 or 32 bytes long, and has {len(key)}")
         return Keyring(now, EncryptedSerializer.from_pycryptodome_aes(key=key).cipher)
     except ImportError as error:
         raise ValueError(

@@ -139,7 +139,7 @@ class FoldpointSaver(BaseCheckpointSaver[Any]):
         Raises ValueError for a malformed URL or setting, StoreUnavailable where the store cannot be opened.
         """
         chosen = load_settings(url=url, **settings)
-        store = open_store(url, chosen)
+        store = open_store(chosen.url, chosen)
         try:
             saver = cls(Engine(store, chosen), serde=serde, ttl=ttl)
         except BaseException:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_MOST_MINUTES = 100 * 366 * 24 * 60
+from foldpoint.settings import LONGEST
+
+_MOST_MINUTES = LONGEST // 60
 _KEYS = {"default_ttl", "refresh_on_read"}
 
 

@@ -13,7 +13,7 @@ _MEANINGS: dict[int, tuple[type[StoreUnavailable], str]] = {
     sqlite3.SQLITE_BUSY: _HELD,
     sqlite3.SQLITE_LOCKED: _HELD,
     sqlite3.SQLITE_PROTOCOL: _HELD,
-    sqlite3.SQLITE_READONLY: (StoreReadOnly, "make the file and its directory writable"),
+    sqlite3.SQLITE_READONLY: (StoreReadOnly, "make the file, those beside it (-wal, -shm) and its directory writable"),
     sqlite3.SQLITE_READONLY_DBMOVED: (StoreUnavailable, "the file was moved or removed while open; open it again"),
     sqlite3.SQLITE_FULL: (StoreFull, "free space on the disk"),
     sqlite3.SQLITE_IOERR: (StoreUnavailable, "the disk failed; look at the system's log"),

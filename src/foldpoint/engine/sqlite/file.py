@@ -28,7 +28,7 @@ from foldpoint.engine.sqlite.errors import translate
 from foldpoint.engine.sqlite.pool import Pool
 from foldpoint.engine.sqlite.schema import VACUUM_AT_COMMIT, VACUUM_ON_DEMAND, prepare
 from foldpoint.engine.sqlite.statements import done_when_free, scalar, wait_for_locks, when_free
-from foldpoint.errors import StoreBusy, StoreUnavailable
+from foldpoint.errors import StoreBusy, StoreMismatch, StoreReadOnly, StoreUnavailable
 
 MAX_CONNECTIONS = 8
 WAL_LIMIT = 16 * MIB
@@ -283,6 +283,8 @@ class SqliteFile:
         return db
 
     def _open(self) -> sqlite3.Connection:
+        if self._path.exists():
+            self._check_kind()
         mode = "rwc" if self._identity is None else "rw"
         db = sqlite3.connect(
             f"{self._path.as_uri()}?mode={mode}",
@@ -299,6 +301,17 @@ class SqliteFile:
             db.close()
             raise
         return db
+
+    def _check_kind(self) -> None:
+        """Hazard: what SQLite puts beside the file is its first opener's, and may keep the owner from writing for good."""
+        if not self._path.is_file():
+            raise StoreMismatch(f"SQLite store {self._path}: it is no regular file; give Foldpoint a file of its own")
+        foreign = hasattr(os, "geteuid") and self._path.stat().st_uid != os.geteuid()
+        if foreign and not os.access(self._path, os.W_OK) and not os.path.exists(self._wal_name):
+            raise StoreReadOnly(
+                f"SQLite store {self._path}: it is another user's, who could not write any more once it was read here; "
+                "do this as its owner, or while its owner has it open"
+            )
 
     def _check_identity(self) -> None:
         """A file removed or replaced under us would take writes that nobody reads again."""
@@ -342,6 +355,10 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
     if text in ("", ":memory:") or "\0" in text:
         raise ValueError(f"{text!r} is no file; for a store in memory use the URL memory:")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text!r} is no name of a file: {error.reason}") from error
     return Path(os.path.realpath(text))  # SQLite too puts its log beside the target of a link
 
 
