@@ -303,7 +303,7 @@ class SqliteFile:
         return db
 
     def _check_kind(self) -> None:
-        """Hazard: what SQLite puts beside the file is its first opener's, and may keep the owner from writing for good."""
+        """Hazard: what SQLite puts beside the file is its first opener's, and may keep the owner from ever writing."""
         if not self._path.is_file():
             raise StoreMismatch(f"SQLite store {self._path}: it is no regular file; give Foldpoint a file of its own")
         foreign = hasattr(os, "geteuid") and self._path.stat().st_uid != os.geteuid()
