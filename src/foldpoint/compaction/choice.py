@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from foldpoint.codecs.event import Folded
@@ -55,7 +55,10 @@ class Choice:
         channels = self.taken_in.get(entry.folded.header.id)
         if channels is None:
             return entry.logged_writes()
-        kept = [[write for write in writes if not _is_needless(write, channels)] for writes in entry.logged_writes()]
+        kept = [
+            [write for write in writes if not _is_needless(write, channels)]
+            for writes in _counting(entry.logged_writes())
+        ]
         return [writes for writes in kept if writes]
 
 
@@ -155,6 +158,18 @@ class _Children:
             if folded.labels.get("source") == "loop":
                 self._looped.add(header.parent)
         return stored if looped else None
+
+
+def _counting(logged: Iterable[list[Write]]) -> Iterator[list[Write]]:
+    """Without those that have no effect, as their task and index had a write before: that one may go."""
+    taken: set[tuple[str, int]] = set()
+    for writes in logged:
+        counting = []
+        for write in writes:
+            if write.idx < 0 or (write.task_id, write.idx) not in taken:
+                counting.append(write)
+            taken.add((write.task_id, write.idx))
+        yield counting
 
 
 def _is_needless(write: Write, channels: Container[str]) -> bool:

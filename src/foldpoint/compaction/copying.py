@@ -50,7 +50,12 @@ def _take_in(source: _Source, engine: Engine, thread_id: str, namespace: str) ->
             continue  # somebody else began it
         made = view.last == 0
         try:
-            early = [*History(log.reader, view).early(), *source.early()]
+            held = [*History(log.reader, view).early()]
+        except CorruptRecord as error:
+            log.recover(error)  # rewritten since, and cleaned
+            continue
+        try:
+            early = [*held, *source.early()]
             taken_in = rewrite(log, Choice(view.head.epoch, view.last, ids=None, early=early), source)
         except FoldpointError:
             if made:  # for this copy: an empty thread would look like one

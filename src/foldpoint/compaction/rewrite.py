@@ -170,6 +170,8 @@ class _Rewriting:
         """Where all stay: those that were there to be copied."""
         self._writer = EpochWriter(log, new_head(log))
         self._announced: float | None = None
+        self._safe_until = float("inf")
+        """Monotonic seconds: then records of the new epoch may expire, unless they are extended before."""
 
     def announce(self) -> bool:
         """Let the head name the new epoch, as one without records; now and again, as it is dropped after the grace.
@@ -185,12 +187,13 @@ class _Rewriting:
                 self._log.view = replace(view, head=head, revision=revision)
                 self._writer.live_as(head)
                 self._announced = now
-                return True
+                return self._extend(head)
         raise Conflict(f"thread {self._log.thread_id!r}: its head kept changing; call again")
 
     def copy(self, content: Content) -> bool:
         """What the choice keeps; False as `announce`."""
-        since, view = "", self._log.view
+        since, view, written = "", self._log.view, dict[str, set[tuple[str, int]]]()
+        early = {checkpoint_id for checkpoint_id, _ in self._choice.early}
         while view is not None and self._goes_on(view):
             history = History(self._log.reader, view)
             self._read.append((since, view.last))
@@ -198,7 +201,12 @@ class _Rewriting:
                 for entry in content.entries(history, since):
                     if not self._is_announced():
                         return False
-                    self._add(entry, history, self._choice.writes(entry))
+                    logged = self._choice.writes(entry)
+                    self._add(entry, history, logged)
+                    if entry.folded.header.id in early:
+                        written[entry.folded.header.id] = {
+                            (one.task_id, one.idx) for writes in logged for one in writes
+                        }
                     if self._copied is not None:
                         self._copied.add(entry.folded.header.id)
                     since = entry.folded.header.id + "\0"  # the next id there can be
@@ -208,7 +216,10 @@ class _Rewriting:
                     content.recover(error)
                 continue
             for checkpoint_id, logged in self._choice.early:
-                self._writer.add_writes(checkpoint_id, logged)
+                # Its checkpoint may have come since, with what replaces them.
+                taken = written.get(checkpoint_id, set())
+                left = ([one for one in writes if (one.task_id, one.idx) not in taken] for writes in logged)
+                self._writer.add_writes(checkpoint_id, filter(None, left))
             return True
         return False
 
@@ -228,10 +239,18 @@ class _Rewriting:
             return None
         self.carry_over(view)
         head = instead(self._log, view.head, self._writer.finish())
-        if head.ttl is not None:
+        return replace(head, deleted=head.sealed == 0) if self._extend(head) else None
+
+    def _extend(self, head: Head) -> bool:
+        """Let what was written live as that head says; False if it may have expired by now."""
+        now = self._log.clock.monotonic()
+        if now >= self._safe_until:
+            return False
+        if head.record_ttl is not None:
             for batch in self._keys():
                 self._log.io.store.extend(batch, ttl=head.record_ttl)
-        return replace(head, deleted=head.sealed == 0)
+            self._safe_until = now + head.record_ttl
+        return True
 
     def discard(self) -> None:
         for batch in self._keys():
@@ -247,8 +266,11 @@ class _Rewriting:
         return view.head.epoch == self._choice.epoch and (named or self._announced is None)
 
     def _is_announced(self) -> bool:
-        late = self._announced is None or self._log.clock.now() - self._announced > self._log.settings.grace / 4
-        return self.announce() if late else True
+        if self._announced is None:
+            return self.announce()
+        late = self._log.clock.now() - self._announced > self._log.settings.grace / 4
+        soon = self._log.clock.monotonic() > self._safe_until - (self._writer.head.ttl or 0)
+        return self.announce() if late or soon else True
 
     def _carry(self, seq: int, slice_: Slice, history: History, last: int) -> None:
         checkpoint_id = slice_.about(seq)

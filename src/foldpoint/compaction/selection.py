@@ -237,7 +237,9 @@ def _of_one_task(namespace: str) -> bool:
     """Namespaces are parts joined by "|": a node's name, with ":" and the task's id unless it keeps its memory, or a
     number for the second and later subgraphs that one task calls.
     """
-    return ":" in [part for part in namespace.split("|") if not part.isdigit()][-1]
+    parts = namespace.split("|")
+    named = [part for part in parts if not part.isdigit()] or parts  # a node may be called by a number too
+    return ":" in named[-1]
 
 
 def depth(namespace: str) -> int:

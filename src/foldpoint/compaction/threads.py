@@ -190,12 +190,20 @@ def _choices(engine: Engine, thread_id: str, policy: Policy) -> Iterator[tuple[H
         log = engine.reader(thread_id, namespace)
         choice = choose(log, selection, now, superseded_go=policy.drop_superseded_writes)
         if choice is not None:
-            above[namespace] = Kept(choice.ids or set(), choice.settled, _holds(engine, thread_id, namespace))
+            above[namespace] = Kept(choice.ids or set(), choice.settled, _held(engine, thread_id, namespace, choice))
             yield head, choice
 
 
-def _holds(engine: Engine, thread_id: str, namespace: str) -> Callable[[str], bool]:
-    return lambda checkpoint_id: engine.find(thread_id, namespace, checkpoint_id) is not None
+def _held(engine: Engine, thread_id: str, namespace: str, choice: Choice) -> Callable[[str], bool]:
+    """Whether a checkpoint was there when the choice was made: what came since was not chosen from, and stays."""
+
+    def held(checkpoint_id: str) -> bool:
+        entry = engine.find(thread_id, namespace, checkpoint_id)
+        with engine.log(thread_id, namespace) as log:
+            rewritten = log.view is None or log.view.head.epoch != choice.epoch
+        return entry is not None and not rewritten and entry.folded.seq <= choice.seq
+
+    return held
 
 
 def _from_the_root(heads: Iterable[Head]) -> list[Head]:

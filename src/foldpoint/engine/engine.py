@@ -88,6 +88,8 @@ class Engine:
         self._logs: OrderedDict[tuple[str, str], Log] = OrderedDict()
         self._sizes: dict[tuple[str, str], int] = {}
         self._held = 0
+        self._to_leave: set[tuple[str, str]] = set()
+        """Streams whose TTL was changed, and whose windows other writers may still fill by the old one."""
         self._guard = threading.Lock()
 
     def after_fork_in_child(self) -> None:
@@ -232,59 +234,91 @@ class Engine:
     def refresh(self, thread_id: str, ttl: int | None) -> None:
         """Let all streams of a thread live `ttl` seconds from now, if the last time was long enough ago for one.
 
-        All at once, so that they expire at one time. None: those that have a TTL, by their own.
+        All at once, so that they expire at one time. None: by their own TTL; one that has none by another's.
         """
-        heads = list(self.heads(thread_id))
-        if any(self._due(head, ttl) for head in heads):
-            for head in heads:
-                self._extend(head, ttl)
+        heads = sorted(self.heads(thread_id), key=lambda head: head.namespace)
+        usual = next((head.ttl for head in heads if head.ttl is not None), None)
+        if usual is not None or ttl is not None:
+            wanted = [(head, ttl or head.ttl or usual) for head in heads]
+            if any(self._due(head, its) for head, its in wanted):
+                for head, its in wanted:
+                    self._extend(head, its)
 
     def _keep_alive(self, head: Head, ttl: int | None, *, begun: bool) -> None:
         """A stream was used: its thread lives on. The root, which may have been extended earlier, is looked at too; all
-        the others if this one was begun.
+        the others if this one was begun, which then lives as the root does.
         """
+        root = self._root_of(head)
+        lasting = head.ttl is None and (root is None or root.ttl is None)
+        if (begun and not lasting) or self._due(head, ttl) or (root and self._due(root, ttl)):
+            self.refresh(head.thread_id, ttl)
+            root = self._root_of(head)
+        if begun and root and root.ttl is not None:
+            self._extend(head, root.ttl, root.extended_at)
+
+    def _root_of(self, head: Head) -> Head | None:
+        """The head of the thread's root, if this is another stream's: as it is known, or read if that may expire."""
+        if not head.namespace:
+            return None
+        if head.ttl is not None and ((known := self._logs.get((head.thread_id, ""))) is None or known.view is None):
+            log = self._log_of(head.thread_id, "")
+            with log.lock, self._using(log):
+                log.trusted()
         root = self._logs.get((head.thread_id, ""))
         view = _live(root.view) if root else None
-        beside = begun and head.ttl is not None
-        if beside or self._due(head, ttl) or (view and self._due(view.head, ttl)):
-            self.refresh(head.thread_id, ttl)
+        return view.head if view else None
 
     def _due(self, head: Head, ttl: int | None) -> bool:
-        if ttl is not None and head.ttl != ttl:
+        if (ttl is not None and head.ttl != ttl) or (head.thread_id, head.namespace) in self._to_leave:
             return True
         # Extended in time to come: by a clock that was wrong, or is right where this one is not.
         return head.ttl is not None and not 0 <= self.clock.now() - head.extended_at <= head.ttl / 4
 
-    def _extend(self, head: Head, ttl: int | None) -> None:
-        """Extend one stream. The other records first: they must outlive the head."""
-        ttl = head.ttl if ttl is None else ttl
+    def _extend(self, head: Head, ttl: int | None, since: int | None = None) -> None:
+        """Extend one stream, as of `since` (by default now). The other records first: they must outlive the head."""
         if ttl is None:
             return
-        log = self._log_of(head.thread_id, head.namespace)
+        name = (head.thread_id, head.namespace)
+        log = self._log_of(*name)
         with log.lock, self._using(log):
             for _ in range(_ATTEMPTS):
                 view = log.load()
                 if view is None or view.head.deleted:
                     return
-                if view.head.ttl == ttl and view.head.extended_at != head.extended_at:
-                    return  # somebody else did
+                seen = view.head.extended_at
+                done = seen == since if since is not None else seen != head.extended_at  # then somebody else did
+                if view.head.ttl == ttl and done and name not in self._to_leave:
+                    return
+                if view.head.ttl != ttl:
+                    self._to_leave.add(name)  # now: what follows may fail, and is done by the next call then
                 extent = replace(view.head.extent, sealed=view.last)
                 for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
                     self.store.extend(batch, ttl=2 * ttl)
-                extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()))
+                extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()) if since is None else since)
                 if revision := log.swap(extended, view.revision, extends=True):
-                    before, view.head, view.revision = view.head.ttl, extended, revision
-                    if before != ttl:
+                    view.head, view.revision = extended, revision
+                    if name in self._to_leave:
                         self._leave_window(log, view)
+                        self._to_leave.discard(name)
                     return
         raise Conflict(f"thread {head.thread_id!r}: its head kept changing while it was extended; call again")
 
     def _leave_window(self, log: Log, view: View) -> None:
         """Writers that have not noticed the new TTL would store what expires earlier: they find their number taken."""
-        log.fill(view, view.head.slots[-1])
-        slots = [keys.event(view.head.epoch, seq) for seq in view.head.slots]
-        self.store.extend([*slots, *self.io.parts_of(slots)], ttl=view.head.record_ttl)
-        log.seal()
+        known: View | None = view
+        for _ in range(_ATTEMPTS):
+            if known is None or known.head.deleted:
+                return
+            try:
+                log.fill(known, known.head.slots[-1])
+                slots = [keys.event(known.head.epoch, seq) for seq in known.head.slots]
+                self.store.extend([*slots, *self.io.parts_of(slots)], ttl=known.head.record_ttl)
+                log.seal()
+                return
+            except CorruptRecord as error:
+                log.recover(error)  # sealed and emptied meanwhile, by another process
+            known = log.load()
+        raise Conflict(f"thread {log.thread_id!r}: its head kept changing while its window was left; call again")
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
