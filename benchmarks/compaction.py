@@ -112,7 +112,7 @@ class Written:
         return round(1e3 * statistics.median(self.seconds), 3)
 
 
-def write(url: str, counts: dict[int, int], pause: float, stop: Event) -> Written:
+def write(url: str, counts: dict[int, int], pause: float, begun: Event, stop: Event) -> Written:
     """Until told to stop, put into each thread, with a pause between two puts: in a thread of Python for each."""
     store = open_store(url)
     engine, written = Engine(store, Settings()), Written(dict(counts))
@@ -129,6 +129,7 @@ def write(url: str, counts: dict[int, int], pause: float, stop: Event) -> Writte
                 return
             written.seconds.append(time.perf_counter() - started)
             written.counts[thread] += 1
+            begun.set()
             stop.wait(pause)
 
     workers = [threading.Thread(target=work, args=(thread,)) for thread in counts]
@@ -142,11 +143,12 @@ def write(url: str, counts: dict[int, int], pause: float, stop: Event) -> Writte
 
 @contextmanager
 def writers(url: str, counts: dict[int, int], pause: float) -> Iterator[Callable[[], Written]]:
-    """Writers in a process of their own while the block runs; call what it gives to stop them and hear of them."""
+    """Writers in a process of their own that put while the block runs; call what it gives to stop and hear of them."""
     context = get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(1, mp_context=context) as pool:
-        stop = manager.Event()
-        done = pool.submit(write, url, counts, pause, stop)  # type: ignore[arg-type]
+        begun, stop = manager.Event(), manager.Event()
+        done = pool.submit(write, url, counts, pause, begun, stop)  # type: ignore[arg-type]
+        begun.wait(60)
 
         def end() -> Written:
             stop.set()

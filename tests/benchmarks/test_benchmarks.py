@@ -141,6 +141,7 @@ def test_a_long_thread_is_put_read_and_compacted() -> None:
 
 def test_the_job_is_killed_beside_writers_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "ALONE", 1.0)
+    monkeypatch.setattr(compaction, "PAUSE", 0.05)
     figures = compaction.measure(tmp_path, threads=20, count=12, live=2, kills=1, within=(0.1, 0.2), workers=1)
     assert (figures.lost, figures.writer_errors) == (0, 0)
     assert figures.long_threads.zstd_mb > 0
