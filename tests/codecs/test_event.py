@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import checkpoints, exact, examples, ids, listed, messages, names, stored_values, successors, texts, types
 
+from foldpoint.codecs import event
 from foldpoint.codecs.event import (
     CHECKPOINT,
     FILLER,
@@ -267,6 +268,40 @@ def test_a_value_that_was_a_pending_write_costs_next_to_nothing_as_a_channel() -
     new = step(2, {"messages": value})
     assert len(encode_checkpoint(9, new, base)) < 80
     assert_same(through(9, new, base), new)
+
+
+def test_a_large_value_with_an_edit_refers_to_the_channel_alone_that_it_repeats() -> None:
+    files, other = noise(40_000), noise(40_000, 1)
+    base = based_on(7, step(1, {"files": Value("bytes", files), "other": Value("bytes", other)}))
+    edited = Write("task", 0, "result", Value("bytes", b"new" + files[:9000] + noise(90, 2) + files[9000:]))
+    payload = encode_writes(9, "0001", [edited], base)
+    assert len(payload) < 300
+    assert unpack(payload)[5][0][4] == [0]
+    assert writes_through(9, "0001", [edited], base) == [edited]
+
+
+def test_a_value_made_of_several_refers_to_them_all() -> None:
+    parts = {f"part {n}": noise(10_000, n) for n in range(4)}
+    base = based_on(7, step(1, {name: Value("bytes", data) for name, data in parts.items()}))
+    joined = Write("task", 0, "result", Value("bytes", b"-".join(parts.values())))
+    payload = encode_writes(9, "0001", [joined], base)
+    assert len(payload) < 300
+    assert sorted(unpack(payload)[5][0][4]) == [0, 1, 2, 3]
+    assert writes_through(9, "0001", [joined], base) == [joined]
+
+
+@pytest.mark.parametrize("size", [4096, 50_000, 1_000_000])
+def test_what_is_new_is_not_compressed_against_what_it_does_not_repeat(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    compressed: list[int] = []
+    monkeypatch.setattr(event, "compress", lambda *args: compressed.append(len(args[0])))
+    old = noise(size, 1)
+    base = based_on(7, step(1, {"files": Value("bytes", old)}), [(8, [Write("t", 0, "m", Value("bytes", old))])])
+    for new in (noise(size), old[: size // 2] + noise(size // 2)):  # half of it is less than pays
+        write = Write("task", 0, "result", Value("bytes", new))
+        assert len(encode_writes(9, "0001", [write], base)) > size
+    assert compressed == []
 
 
 @pytest.mark.parametrize("versions", [{}, {"other": 1, "files": 3}], ids=["by name", "by position"])

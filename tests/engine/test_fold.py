@@ -16,7 +16,7 @@ from values import checkpoints, exact, examples, ids, successors
 
 from foldpoint import Engine
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, encode_checkpoint, encode_writes, fold_state, unpack_event
-from foldpoint.codecs.model import Carried, Checkpoint, Header, Value, Write
+from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Write
 from foldpoint.codecs.segment import Told, decode_snapshot, encode_snapshot
 from foldpoint.engine import fold, snapshot
 from foldpoint.engine.fold import Earlier, Entry, Slice, merge_writes
@@ -221,6 +221,53 @@ def test_writes_that_come_before_their_checkpoint_pass_through_a_snapshot(checkp
     assert entry.writes() == [early]
 
 
+def test_writes_that_come_before_their_checkpoint_repeat_for_next_to_nothing_what_the_one_before_it_held() -> None:
+    """As they do wherever a graph does not wait for its checkpoints, which is what LangGraph does by default."""
+    large = random.Random(1).randbytes(30_000)
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {"x": Value("m", large)}), None))])
+    early = [Write(f"t{n}", 0, "y", Value("m", b"%d" % n + large)) for n in range(3)]
+    for seq, one in enumerate(early, 2):
+        payload = encode_writes(seq, "b", [one], slice_.base_of("b"))
+        assert len(payload) < 200
+        slice_.add(unpack_event(seq, payload))
+    assert slice_.find("b") is None
+    child = Checkpoint(Header("b", "a"), {"x": Value("m", large[::-1])})
+    slice_.add(unpack_event(5, encode_checkpoint(5, child, slice_.base_for("a"))))
+    for told in (slice_, restarted(slice_, 5, None)):
+        entry = told.latest()
+        assert entry is not None
+        assert entry.writes() == early
+    before = restarted(slice_.until(4), 4, None)
+    before.add(slice_.events[5])
+    assert before.latest().writes() == early  # type: ignore[union-attr]
+
+
+def test_early_writes_refer_to_earlier_ones_of_their_checkpoint() -> None:
+    large = random.Random(1).randbytes(30_000)
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {}), None))])
+    for seq in (2, 3):
+        payload = encode_writes(seq, "b", [Write(f"t{seq}", 0, "y", Value("m", large))], slice_.base_of("b"))
+        slice_.add(unpack_event(seq, payload))
+    assert (len(slice_.events[2].payload) > 30_000, len(slice_.events[3].payload) < 100) == (True, True)
+    assert [write.value.data for _, [write] in slice_.writes_events("b")] == [large, large]
+
+
+def test_what_the_next_event_may_repeat_is_remembered_when_states_are_forgotten() -> None:
+    first, second = Checkpoint(Header("a"), {}), Checkpoint(Header("b", "a"), {})
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, first, None))])
+    for seq, checkpoint_id in ((2, "a"), (3, "b"), (4, "c")):
+        slice_.add(unpack_event(seq, encode_writes(seq, checkpoint_id, [write("t", 0, checkpoint_id)], None)))
+        slice_.put_writes(seq, [write("t", 0, checkpoint_id)])
+    slice_.add(unpack_event(5, encode_checkpoint(5, second, slice_.base_for("a"))))
+    slice_.forget_states(5)
+    with patch.object(fold, "fold_writes", side_effect=AssertionError("folded again")):
+        assert [slice_.writes(seq)[0].value.data for seq in (3, 4)] == [b"b", b"c"]
+        with pytest.raises(AssertionError):
+            slice_.writes(2)
+    slice_.forget_states()
+    assert slice_.writes(3) == [write("t", 0, "b")]
+
+
 # -- writes ------------------------------------------------------------------------------------------------------------
 
 
@@ -330,3 +377,32 @@ def test_what_a_checkpoint_carries_survives_a_snapshot() -> None:
     entry = restarted(slice_of(events), 1, None).latest()
     assert entry is not None
     assert entry.folded.carried == carried
+
+
+# -- what another slice of the stream remembers ------------------------------------------------------------------------
+
+
+def _with_early_writes(data: str) -> tuple[Slice, list[Write]]:
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {}), None))])
+    early = [write("t", 0, data)]
+    slice_.add(unpack_event(2, encode_writes(2, "b", early, slice_.base_of("b"))))
+    return slice_, early
+
+
+def test_what_is_remembered_is_taken_over_where_the_same_events_stand() -> None:
+    (mine, early), (sealed, _) = _with_early_writes("same"), _with_early_writes("same")
+    mine.put_writes(2, early)
+    state = {"x": Stored.of(value(1))}
+    mine.put_state(1, state)
+    sealed.remember(mine)
+    with patch.object(fold, "fold_writes", side_effect=AssertionError("folded again")):
+        assert sealed.writes(2) == early
+    assert sealed.state(1) is state
+
+
+def test_what_is_remembered_of_other_events_is_not_taken_over() -> None:
+    """A crash of the store may have taken what this process put, and another has put its own there."""
+    (mine, early), (sealed, others) = _with_early_writes("mine"), _with_early_writes("another's")
+    mine.put_writes(2, early)
+    sealed.remember(mine)
+    assert sealed.writes(2) == others

@@ -45,6 +45,8 @@ _REFERENCE_RATIO = 8
 _REFERENCE_GAIN = 8
 """A reference is kept if it makes the body this many times smaller; else better compression comes at sealing."""
 _REFERENCE_LEVEL = 3
+_SAMPLES, _SAMPLE_BYTES, _MISSING_SAMPLES = 4, 16, 1
+"""Of so many places of a body, how many may stand nowhere else. With more that is new it gets not that much smaller."""
 
 State = Mapping[str, Stored]
 WritesAt = Callable[[int], list[Write]]
@@ -433,30 +435,33 @@ def _refer_body(data: bytes | Rope, seq: int, base: Base | None, channel: str | 
     body = bytes(data)
     if (copy := _find_copy(body, seq, base)) is not None:
         return copy
-    references = _choose_references(len(body), seq, base, channel)
-    if not references:
+    repeated = _repeated(body, seq, base, channel)
+    if not repeated:
         return body, None
-    context = _context(references, seq, base.channels, dict(base.writes()).__getitem__)
-    frame = compress(body, _REFERENCE_LEVEL, context)
+    frame = compress(body, _REFERENCE_LEVEL, b"".join(repeated.values()))
     if len(frame) * _REFERENCE_GAIN > len(body):
         return body, None
-    return frame, references
+    return frame, [*repeated]
 
 
 def _find_copy(body: bytes, seq: int, base: Base) -> tuple[list[int], list[Any]] | None:
     """([where, how many bytes], what that refers to): a task's write becomes the channel's value as it is, or is it."""
     if (name := _channel_of(body, base.state())) is not None:
         return [0, len(body)], [positions_of(base.folded.header, [name]).get(name, name)]
-    budget = len(body) * _REFERENCE_RATIO
+    budget, beginning = len(body) * _REFERENCE_RATIO, body[:_SAMPLE_BYTES]
     for at, writes in reversed(base.writes()):
         budget -= sum(len(write.value.data) for write in writes)
         if budget < 0:
             return None
         before = 0
         for write in writes:
-            if (start := write.value.data.find(body)) >= 0:
+            data = write.value.data
+            start = data.find(beginning)
+            if start >= 0 and not data.startswith(body, start):
+                start = data.find(body, start)  # takes much longer to begin
+            if start >= 0:
                 return [before + start, len(body)], [at - seq]
-            before += len(write.value.data)
+            before += len(data)
     return None
 
 
@@ -466,10 +471,34 @@ def _channel_of(body: bytes, state: State) -> str | None:
     return next((name for name, stored in state.items() if stored.data.equals(wanted)), None)
 
 
-def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> list[int | str]:
-    """The channel's own old value, the writes logged last, then the other channels, within the budget.
+def _repeated(body: bytes, seq: int, base: Base, channel: str | None) -> dict[int | str, bytes]:
+    """References and what they refer to, if samples of the body stand there; the best comes last, next to the body.
 
-    The best comes last, next to the body.
+    To compress a body against what it does not repeat would take longer than all else of a put.
+    """
+    candidates, channels, writes_at = _candidates(len(body), seq, base, channel), base.channels, dict(base.writes())
+    read: dict[int | str, bytes] = {}
+    holding = set()
+    missing = 0
+    for at in range(len(body) // (2 * _SAMPLES), len(body), len(body) // _SAMPLES):
+        sample = body[at : at + _SAMPLE_BYTES]
+        for one in candidates:
+            if one not in read:
+                read[one] = _context([one], seq, channels, writes_at.__getitem__)
+            if read[one].rfind(sample) >= 0:  # what is repeated is mostly new itself
+                holding.add(one)
+                break
+        else:
+            missing += 1
+            if missing > _MISSING_SAMPLES:
+                return {}
+    return {one: read[one] for one in reversed(candidates) if one in holding}
+
+
+def _candidates(size: int, seq: int, base: Base, channel: str | None) -> list[int | str]:
+    """What a body may refer to within the budget: the channel's own old value, the writes logged last, other channels.
+
+    The best comes first.
     """
     budget = size * _REFERENCE_RATIO
     state = base.state()
@@ -487,7 +516,7 @@ def _choose_references(size: int, seq: int, base: Base, channel: str | None) -> 
         if 64 <= length <= budget:
             budget -= length
             chosen.append(reference)
-    return chosen[::-1]
+    return chosen
 
 
 def _body(body: Any, references: Any, seq: int, base: Channels | None, writes_at: WritesAt) -> bytes:

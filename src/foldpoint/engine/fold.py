@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -264,6 +264,19 @@ class Slice:
                 self._states[seq] = other._states[seq]
         self.known = other.known
 
+    def remember(self, other: Slice) -> None:
+        """Take over what another slice of the stream has remembered of the latest, where the same events stand here."""
+        latest = other.checkpoints.get(other.latest_id)
+        if latest is not None and self._is_same(other, latest):
+            self.put_state(latest, other.state(latest))
+        for seq, writes in other._writes.items():
+            if seq not in self._writes and self._is_same(other, seq):
+                self.put_writes(seq, writes)
+        self.known = other.known
+
+    def _is_same(self, other: Slice, seq: int) -> bool:
+        return seq in self.events and self.check(seq) == other.check(seq)
+
     @property
     def writes_ids(self) -> Iterable[str]:
         """The checkpoint ids that writes in this slice belong to."""
@@ -317,9 +330,14 @@ class Slice:
         return self.base(self.checkpoints.get(parent or "") or self.checkpoints[self.latest_id])
 
     def base_of(self, checkpoint_id: str) -> Base | None:
-        """What writes for a checkpoint are based on: the checkpoint, if the slice holds it."""
-        seq = self.checkpoints.get(checkpoint_id)
-        return None if seq is None else self.base(seq)
+        """What writes for a checkpoint are based on: the checkpoint where the slice holds it, else the latest one.
+
+        Writes often come before their checkpoint, and repeat what the one before it held.
+        """
+        base = self.base_for(checkpoint_id)
+        if base is None or base.folded.header.id == checkpoint_id:
+            return base
+        return replace(base, writes=lambda: base.writes() + self.writes_events(checkpoint_id))
 
     def fork(self) -> Slice:
         """Another slice with the same events and memory, to be changed on its own, also by another thread."""
@@ -427,8 +445,8 @@ class Slice:
         self._states = {seq: state for seq, state in known.items() if state is not None}
         self._recent.clear()
         self._passed.clear()
-        self._writes.clear()
-        self._writes_bytes = 0
+        self._writes = {seq: writes for seq, writes in self._writes.items() if keep and self._is_needed(seq)}
+        self._writes_bytes = sum(len(write.value.data) for writes in self._writes.values() for write in writes)
         for seq in self._unpacked:
             if seq not in keep:
                 event = self.events[seq]
@@ -436,6 +454,11 @@ class Slice:
                 if not isinstance(event.source, bytes):
                     self.size += packed.size - event.size
         self._unpacked = [*keep]
+
+    def _is_needed(self, seq: int) -> bool:
+        """Whether the next event may repeat what the writes at a number hold."""
+        event = self.events.get(seq)
+        return event is not None and (self._about(event) or "") >= self.latest_id
 
     def put_writes(self, seq: int, writes: list[Write]) -> None:
         """Remember the writes at a number, until states are forgotten, if it is known that they fold to the same."""

@@ -215,10 +215,7 @@ class Log:
                 self.view = None
                 return
             view.slice.add(event)
-        latest = mine.slice.checkpoints.get(mine.slice.latest_id)
-        if latest in view.slice.events and view.slice.check(latest) == mine.slice.check(latest):
-            view.slice.put_state(latest, mine.slice.state(latest))
-        view.slice.known = mine.slice.known
+        view.slice.remember(mine.slice)
         self.view = replace(view, last=max(view.last, mine.last))
 
     # -- sealing -------------------------------------------------------------------------------------------------------
