@@ -720,3 +720,18 @@ def test_a_quarantine_that_takes_only_smaller_records_is_refused_and_the_thread_
     assert re.search(r"a record has [\d,]+ bytes, the quarantine takes 300; give another store", done.refused)
     assert stream.store.records() == before
     assert not [*small.heads()]
+
+
+def test_what_lies_beyond_the_window_of_an_older_head_is_kept_too() -> None:
+    stream = Stream()
+    stream.put(0, 40)
+    after_the_grace(stream)
+    heads = {**stream.store._heads}
+    stream.put(40, 60)
+    unharmed = world(stream.fresh())
+    stream.store._heads = heads
+    stream.engine = stream.fresh()
+    lose(stream, segments(stream)[1])
+    found = goes_on(stream, unharmed)
+    assert found.quarantine is not None
+    assert {id_of(n) for n in range(40, 60)} <= world(stream.fresh()).keys()

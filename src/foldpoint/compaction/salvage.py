@@ -134,8 +134,8 @@ class Salvage:
     # -- events --------------------------------------------------------------------------------------------------------
 
     def _read(self, recorded: set[int]) -> None:
-        cleaned, sealed, last = self._head.cleaned.sealed, self._head.sealed, self._head.slots[-1]
-        recorded = {seq for seq in recorded if cleaned < seq <= last}
+        cleaned, sealed = self._head.cleaned.sealed, self._head.sealed
+        recorded = {seq for seq in recorded if cleaned < seq}
         numbers = {*recorded, *(seq for seq in self._sealed.payloads if seq <= sealed)}
         starts = sorted(self._starts(), key=lambda ref: -ref.covers)
         for seq in sorted(numbers):

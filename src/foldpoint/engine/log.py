@@ -163,7 +163,7 @@ class Log:
         if view is None or head.deleted or not _continues(view, head):
             return self.reader.newest(head)
         self.reader.follow(view.slice, head)
-        self.reader.add_slots(view.slice, head.slots)
+        self.reader.add_tail(view.slice, head)
         return view.slice
 
     def trusted(self) -> View | None:

@@ -57,15 +57,16 @@ class Reader:
         # The segment before the snapshot too: an event that was put while that was sealed is compressed against it.
         before = [keys.segment(head.epoch, first - 1)] if first else []
         segment_keys = [keys.segment(head.epoch, index) for index in range(first, head.segments)]
-        slots = head.slots
-        event_keys = [keys.event(head.epoch, seq) for seq in slots]
+        tail = self._tail(head)
+        event_keys = [keys.event(head.epoch, seq) for seq in tail]
         found = iter(self.io.read([*snapshot_keys, *before, *segment_keys, *event_keys]))
         parts = [*islice(found, len(snapshot_keys))]
         last = dict(zip(before, islice(found, len(before)), strict=True))
         layout = Layout.of(head)
         slice_ = self._start(layout, head.snapshot, parts, layout.after(first), last)
         self._add_segments(slice_, segment_keys, [*islice(found, len(segment_keys))])
-        self._open_slots(slice_, dict(zip(slots, found, strict=True)))
+        self._open_slots(slice_, dict(zip(tail, found, strict=True)))
+        self._add_beyond(slice_, head)
         return slice_
 
     def earlier(self, head: Head, known: dict[int, bytes] | None = None) -> Earlier:
@@ -86,6 +87,25 @@ class Reader:
         earlier = slice_.earlier
         if isinstance(earlier, Before) and earlier.layout != Layout.of(head):
             slice_.earlier = self.earlier(head, earlier.known)
+
+    def add_tail(self, slice_: Slice, head: Head) -> None:
+        """Take in the events after `sealed` that the slice does not hold."""
+        self.add_slots(slice_, self._tail(head))
+        self._add_beyond(slice_, head)
+
+    def _tail(self, head: Head) -> range:
+        """Where events after `sealed` may be: in the window, and, after a crash that brought an older head back, beyond.
+
+        Of what lies beyond the first number tells.
+        """
+        return head.slots if self.io.atomic else range(head.slots.start, head.slots.stop + 1)
+
+    def _add_beyond(self, slice_: Slice, head: Head) -> None:
+        """Take in what lies beyond the window, if its first is there: it was sealed, as heads said that a crash took."""
+        read = range(head.slots.stop, head.slots.stop + 1)
+        while slice_.newest >= read.start:
+            read = range(read.stop, read.stop + head.window)
+            self.add_slots(slice_, read)
 
     def add_slots(self, slice_: Slice, slots: Iterable[int]) -> None:
         """Read those of the slots that the slice does not hold, and take in the events that are there."""
