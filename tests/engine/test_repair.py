@@ -308,7 +308,7 @@ def test_whoever_goes_on_from_an_older_head_goes_on_from_what_lies_beyond_its_wi
         upkeep(stream.engine, "t", "")
         sweep(stream.fresh())
     if by == "a deletion":
-        assert [*stream.store.keys()] == [key for key in stream.store.keys() if keys.epoch_of(key) == keys.LOOKS]
+        assert {keys.epoch_of(key) for key in stream.store.records()} <= {keys.LOOKS}
     else:
         assert len(stream.contents()) == (24 if by == "a put" else 4 if by == "a rewrite" else 23)
         assert all(report.sound for report in verify(stream.fresh()))

@@ -94,14 +94,14 @@ class Reader:
         self._add_beyond(slice_, head)
 
     def _tail(self, head: Head) -> range:
-        """Where events after `sealed` may be: in the window, and, after a crash that brought an older head back, beyond.
+        """Where events after `sealed` may be: in the window, and beyond it if a crash has brought an older head back.
 
         Of what lies beyond the first number tells.
         """
         return head.slots if self.io.atomic else range(head.slots.start, head.slots.stop + 1)
 
     def _add_beyond(self, slice_: Slice, head: Head) -> None:
-        """Take in what lies beyond the window, if its first is there: it was sealed, as heads said that a crash took."""
+        """Take in what lies beyond the window, if its first is there: sealed, as heads said that a crash has taken."""
         read = range(head.slots.stop, head.slots.stop + 1)
         while slice_.newest >= read.start:
             read = range(read.stop, read.stop + head.window)
