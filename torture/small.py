@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import msgpack
 
 from foldpoint import Engine, Settings
+from foldpoint.codecs import event
 from foldpoint.codecs.envelope import Cipher
 from foldpoint.codecs.model import Checkpoint, Header, Value, Write
 from foldpoint.compaction import DropAll, merge, rewrite_thread, sweep, upkeep
@@ -30,13 +31,13 @@ Read = tuple[object, ...]
 
 @contextmanager
 def small_limits() -> Iterator[None]:
-    """So that short histories reach every level of segments, and small states are as little held as large ones."""
-    before = merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE
-    merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE = 2, 0, 12, 0
+    """So that short histories reach every level of segments, and small values are held and referred to as large ones."""
+    before = merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE, event.REFERENCE_BODY
+    merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE, event.REFERENCE_BODY = 2, 0, 12, 0, 80
     try:
         yield
     finally:
-        merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE = before
+        merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE, event.REFERENCE_BODY = before
 
 
 @dataclass

@@ -38,7 +38,7 @@ CHECKPOINT, WRITES, FILLER = 0, 1, 2
 
 FILLER_PAYLOAD = b""
 
-_REFERENCE_BODY = 4096
+REFERENCE_BODY = 4096
 """Bodies shorter than this are left to the compression of the whole event."""
 _REFERENCE_RATIO = 8
 """References are at most this many times as long as the body: looking through them costs time in proportion."""
@@ -430,7 +430,7 @@ def _refer(delta: list[Any], seq: int, base: Base | None, channel: str) -> list[
 
 def _refer_body(data: bytes | Rope, seq: int, base: Base | None, channel: str | None) -> tuple[Any, list[Any] | None]:
     """(data, None), or (a frame or where to copy it from, what that refers to) where a large body gets much smaller."""
-    if base is None or len(data) < _REFERENCE_BODY:
+    if base is None or len(data) < REFERENCE_BODY:
         return data, None
     body = bytes(data)
     if (copy := _find_copy(body, seq, base)) is not None:
