@@ -31,7 +31,7 @@ Read = tuple[object, ...]
 
 @contextmanager
 def small_limits() -> Iterator[None]:
-    """So that short histories reach every level of segments, and small values are held and referred to as large ones."""
+    """So that short histories reach every level of segments, and small values are treated as large ones."""
     before = merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE, event.REFERENCE_BODY
     merge.FANOUT, merge.WORTHWHILE, merge.MAX_EVENTS, snapshot.LARGE, event.REFERENCE_BODY = 2, 0, 12, 0, 80
     try:
