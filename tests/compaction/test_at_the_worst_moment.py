@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from checkpoints import id_of, numbered, numbers, value, write
 from moving import Interrupted, MovingClock
 
 from foldpoint import Engine, Settings
+from foldpoint.codecs.head import Head
 from foldpoint.codecs.model import Write
 from foldpoint.compaction import (
     KeepLast,
@@ -72,6 +74,40 @@ def test_a_rewrite_that_is_held_up_for_longer_than_its_records_live_damages_noth
     rewrite_thread(job, "t", KeepLast(4))
     assert numbers(Engine(store, SETTINGS, clock=clock)) == [13, 12, 11, 10]
     assert not [one.findings for one in verify(job) if one.findings]
+
+
+def test_a_rewrite_that_is_held_up_while_it_extends_its_records_damages_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the second time for almost as long as they live; amid it, between two batches, until they do no more."""
+    clock = MovingClock()
+    store, put, extensions = MemoryStore(clock=clock.now), count(8), count(1)
+    writer = Engine(store, SETTINGS, clock=clock)
+    noise = random.Random(1)
+    for n in range(8):
+        writer.put("t", "", numbered(n, noise=noise.randbytes(150_000)), ttl=60)
+
+    def rest(times: int) -> None:
+        for _ in range(times):
+            clock.advance(25)
+            writer.put("t", "", numbered(next(put)), ttl=60)
+
+    real = rewrite._Rewriting._extend
+
+    def extend(rewriting: rewrite._Rewriting, head: Head) -> bool:
+        number = next(extensions)
+        if number == 3:
+            rest(4)
+            held.before["extend"] = lambda: held.before.update(extend=lambda: rest(1))
+        return real(rewriting, head)
+
+    held = Interrupted(store)
+    monkeypatch.setattr(rewrite._Rewriting, "_extend", extend)
+    once(monkeypatch, rewrite._Rewriting, "head", lambda *_: rest(1))
+    rewrite_thread(Engine(held, SETTINGS, clock=clock), "t", KeepLast(4))  # type: ignore[arg-type]
+    found, last = numbers(Engine(store, SETTINGS, clock=clock)), next(put) - 1
+    assert found == [*range(last, last - len(found), -1)]  # those that were to stay, and what came since
+    assert not [one.findings for one in verify(writer) if one.findings]
 
 
 @pytest.mark.parametrize("namespace", ["child:task", "child"])

@@ -242,14 +242,15 @@ class _Rewriting:
         return replace(head, deleted=head.sealed == 0) if self._extend(head) else None
 
     def _extend(self, head: Head) -> bool:
-        """Let what was written live as that head says; False if it may have expired by now."""
-        now = self._log.clock.monotonic()
-        if now >= self._safe_until:
-            return False
+        """Let what was written live as that head says; False if it may have expired before."""
+        began = self._log.clock.monotonic()
         if head.record_ttl is not None:
             for batch in self._keys():
                 self._log.io.store.extend(batch, ttl=head.record_ttl)
-            self._safe_until = now + head.record_ttl
+        if self._log.clock.monotonic() >= self._safe_until:
+            return False
+        if head.record_ttl is not None:
+            self._safe_until = began + head.record_ttl
         return True
 
     def discard(self) -> None:
