@@ -11,7 +11,7 @@ import json
 import statistics
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +31,7 @@ from demo.graph import MESSAGES_PER_TURN, build_graph
 from demo.source import Source
 from foldpoint import FoldpointSaver
 from foldpoint.codecs import delta, envelope, event, header
+from foldpoint.codecs.event import Fold
 from foldpoint.engine import appending, engine, fold, io
 from foldpoint.engine.reading import Reader
 from foldpoint.langgraph_adapter import conversion
@@ -60,7 +61,7 @@ PARTS: Sequence[tuple[str, Any, Sequence[str]]] = (
     ("checksums and seals", io.RecordIO, ("seal", "open")),
     ("decompress", envelope, ("decompress",)),
     ("read the log's records", Reader, ("newest",)),
-    ("fold", fold.Fold, ("add", "folded")),
+    ("fold", Fold, ("add", "folded")),
     ("fold", fold, ("fold_state", "fold_writes")),
     ("join the pieces of the values", fold.Slice, ("values",)),
     ("build the objects", Decoder, ("channel", "value")),
@@ -81,8 +82,8 @@ class Profile:
         self._thread = threading.get_ident()
         self._inner: list[float] = []
         self._seen = 0
-        self._parts: Counter[str] = Counter()
-        self.calls: defaultdict[str, list[Counter[str]]] = defaultdict(list)
+        self._parts: defaultdict[str, float] = defaultdict(float)
+        self.calls: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
 
     def watch(self, owner: Any, name: str, part: str) -> None:
         setattr(owner, name, self._timed(getattr(owner, name), part))
@@ -107,7 +108,7 @@ class Profile:
 
     @contextmanager
     def call(self, kind: str) -> Iterator[None]:
-        self._parts, self._seen = Counter(), 0
+        self._parts, self._seen = defaultdict(float), 0
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started - self._seen * self._looking
@@ -132,7 +133,7 @@ class Profile:
         calls = sorted(self.calls[kind][-last:], key=lambda parts: sum(parts.values()))
         middle = calls[len(calls) // 4 : -(len(calls) // 4) or None]
         parts = {part for call in middle for part in call}
-        found = {part: 1e6 * statistics.fmean(call[part] for call in middle) for part in parts}
+        found = {part: 1e6 * statistics.fmean(call.get(part, 0.0) for call in middle) for part in parts}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

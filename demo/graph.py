@@ -8,7 +8,7 @@ so any process that has the script can continue the thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypeAlias, TypedDict, cast
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
@@ -21,13 +21,14 @@ MESSAGES_PER_TURN = 3
 CHECKPOINTS_PER_TURN = 4  # one for the input, one after each superstep
 
 Script = Sequence[AnyMessage]
+Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
 
 class State(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-def build_graph(script: Script, saver: BaseCheckpointSaver[Any]) -> CompiledStateGraph:
+def build_graph(script: Script, saver: BaseCheckpointSaver[Any]) -> Graph:
     """The graph START → agent → tools → END, which keeps its threads in `saver`."""
 
     def say_next(state: State) -> dict[str, list[AnyMessage]]:
@@ -42,9 +43,9 @@ def build_graph(script: Script, saver: BaseCheckpointSaver[Any]) -> CompiledStat
     return builder.compile(checkpointer=saver)
 
 
-def messages_of(graph: CompiledStateGraph, config: RunnableConfig) -> list[AnyMessage]:
+def messages_of(graph: Graph, config: RunnableConfig) -> list[AnyMessage]:
     """The messages of the checkpoint that `config` names, or of the latest; empty for a thread without any."""
-    return graph.get_state(config).values.get("messages", [])
+    return cast("list[AnyMessage]", graph.get_state(config).values.get("messages", []))
 
 
 def message_counts(first: int, last: int) -> list[int]:
@@ -53,7 +54,7 @@ def message_counts(first: int, last: int) -> list[int]:
 
 
 def run_turns(
-    graph: CompiledStateGraph,
+    graph: Graph,
     script: Script,
     config: RunnableConfig,
     turns: int,

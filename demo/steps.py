@@ -15,15 +15,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import click
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph.state import CompiledStateGraph
 
 from demo.graph import (
     CHECKPOINTS_PER_TURN,
     MESSAGES_PER_TURN,
+    Graph,
     Script,
     build_graph,
     message_counts,
@@ -133,7 +134,7 @@ def _stored_messages(saver: FoldpointSaver) -> Script:
     latest = saver.get_tuple(THREAD)
     if latest is None:
         raise click.UsageError("The file holds no thread of the demo: make one with --db.")
-    return latest.checkpoint["channel_values"].get("messages", [])
+    return cast("Script", latest.checkpoint["channel_values"].get("messages", []))
 
 
 def fork(db: Path, script: Script, turns: int) -> Forked:
@@ -156,7 +157,7 @@ def fork(db: Path, script: Script, turns: int) -> Forked:
     return Forked(position, branch)
 
 
-def _end_of_turn(graph: CompiledStateGraph, turns: int) -> RunnableConfig:
+def _end_of_turn(graph: Graph, turns: int) -> RunnableConfig:
     step = turns * CHECKPOINTS_PER_TURN - 2  # they count from -1, the first input
     return next(graph.get_state_history(THREAD, filter={"step": step}, limit=1)).config
 

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ LOOPBACK = "127.0.0.1"
 NAMESPACE = "test"
 START_TIMEOUT = 30.0
 T = TypeVar("T")
-HEARTBEATS = {"heartbeat_ms": 150, "heartbeats_missed": 10}
+HEARTBEATS: Mapping[str, Any] = {"heartbeat_ms": 150, "heartbeats_missed": 10}
 """The server's own; tests notice a lost node sooner."""
 GUARD = 'read -r _; kill -9 "$0"; rm -rf "$1"'
 

@@ -82,7 +82,7 @@ def run(fault: Fault, number: int, plan: Plan, network: Network | None, say: Say
     with _cluster(plan, network) as cluster:
         with ExitStack() as stack:
             savers = [stack.enter_context(_saver(cluster, plan)) for _ in range(2)]
-            savers[0].engine.store.setup()  # type: ignore[attr-defined]
+            savers[0].engine.store.setup()
             writers = make_writers(savers, plan.threads, plan.shared)
             with working(writers), _stolen(result):
                 _break_and_heal(cluster, network, fault, plan, result, say)

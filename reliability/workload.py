@@ -79,7 +79,8 @@ class Writer:
 
     def _persist(self, stop: threading.Event, call: Callable[..., None], *args: Any) -> bool:
         """Call until it succeeds, as one runs an agent again; False if it had not when the run ended."""
-        began, errors, done = time.monotonic(), [], False
+        errors: list[str] = []
+        began, done = time.monotonic(), False
         while not done and not (errors and stop.is_set()):
             try:
                 call(*args)

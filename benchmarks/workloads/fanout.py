@@ -63,13 +63,13 @@ def _graph(pack: Callable[[State, Packet], Packet] | None, saver: BaseCheckpoint
         assert pack is not None
         return [Send("work", pack(state, packet)) for packet in packets(state)]
 
-    def work(packet: Packet) -> dict[str, Any]:
-        return {"findings": [_finding(packet)]}
+    def work(state: Packet) -> dict[str, Any]:
+        return {"findings": [_finding(state)]}
 
     def work_all(state: State) -> dict[str, Any]:
         return {"findings": [_finding(packet) for packet in packets(state)]}
 
-    graph = StateGraph(State)
+    graph: StateGraph[Any] = StateGraph(State)
     graph.add_node("plan", lambda state: {})
     graph.add_node("gather", _gather)
     graph.add_edge(START, "plan")

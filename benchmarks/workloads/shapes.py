@@ -232,7 +232,7 @@ def _wide(case: Case, schema: Any, read: Callable[[Any, str], Any]) -> Job:
 
 
 def _wide_graph(schema: Any, read: Callable[[Any, str], Any], most: int, saver: BaseCheckpointSaver[Any]) -> Runs:
-    def copies(source: str, *targets: str) -> Callable[[Any], dict[str, Any]]:
+    def copies(source: str, *targets: str) -> Callable[..., dict[str, Any]]:
         def copy(state: Any) -> dict[str, Any]:
             value = read(state, source)
             many = value if isinstance(value, list) else [value]
@@ -241,7 +241,7 @@ def _wide_graph(schema: Any, read: Callable[[Any, str], Any], most: int, saver: 
 
         return copy
 
-    graph = StateGraph(schema)
+    graph: StateGraph[Any] = StateGraph(schema)
     graph.add_node("one", copies("messages", "events", "medium"))
     graph.add_node("two", copies("events", "reply", "issue"))
     graph.add_node("three", copies("reply", "rules"))
