@@ -252,6 +252,35 @@ def test_early_writes_refer_to_earlier_ones_of_their_checkpoint() -> None:
     assert [write.value.data for _, [write] in slice_.writes_events("b")] == [large, large]
 
 
+def test_a_thousand_writes_of_which_each_refers_to_the_one_before_are_read_from_the_last_on() -> None:
+    large = random.Random(1).randbytes(5000)
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {}), None))])
+    for seq in range(2, 1002):
+        one = Write(f"t{seq}", 0, "x", Value("m", large + b"%d" % seq))
+        payload = encode_writes(seq, "a", [one], slice_.base_of("a"))
+        slice_.add(unpack_event(seq, payload))
+        slice_.put_writes(seq, [one])
+        assert len(payload) < 100 or seq == 2
+    cold = slice_of([*slice_.events.values()])
+    assert cold.writes(1001)[0].value.data == large + b"1001"
+    entry = cold.latest()
+    assert entry is not None
+    assert [write.value.data for write in entry.writes()] == sorted(large + b"%d" % seq for seq in range(2, 1002))
+
+
+def test_what_an_event_is_compared_with_is_bounded_however_many_writes_there_are() -> None:
+    """A thousand tasks took as long as ten thousand, when each looked at all that came before."""
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {}), None))])
+    for seq in range(2, 300):
+        slice_.add(unpack_event(seq, encode_writes(seq, "ab"[seq % 2], [write(f"t{seq}", 0, "w")], None)))
+    for checkpoint_id, most in (("a", fold.REFERRED_WRITES), ("b", 2 * fold.REFERRED_WRITES)):
+        base = slice_.base_of(checkpoint_id)
+        assert base is not None
+        assert len(base.writes()) == most
+        assert max(base.writes())[0] >= 298
+    assert len(slice_.writes_events("a")) == 149
+
+
 def test_what_the_next_event_may_repeat_is_remembered_when_states_are_forgotten() -> None:
     first, second = Checkpoint(Header("a"), {}), Checkpoint(Header("b", "a"), {})
     slice_ = slice_of([unpack_event(1, encode_checkpoint(1, first, None))])

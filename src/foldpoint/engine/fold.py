@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from foldpoint.codecs.event import (
     CHECKPOINT,
     FILLER,
+    WRITES,
     Base,
     Channels,
     Event,
@@ -38,6 +39,9 @@ from foldpoint.errors import CorruptRecord
 State = dict[str, Stored]
 
 _RECENT_STATES = 4
+REFERRED_WRITES = 64
+"""So many events of writes, the last, are looked at for what an event repeats: of a thousand tasks each would look at all
+that came before."""
 _STATE_STRIDE = 32
 """While folding a chain every so many states are remembered, so that walking back refolds a bounded number."""
 _SLICE_BYTES, _EVENT_BYTES = 5000, 500
@@ -312,9 +316,9 @@ class Slice:
         """The sequence numbers of the writes of a checkpoint, ascending."""
         return sorted(self._writes_of.get(checkpoint_id, ()))
 
-    def writes_events(self, checkpoint_id: str) -> list[tuple[int, list[Write]]]:
-        """The writes of a checkpoint as they were logged, ascending."""
-        return [(seq, self.writes(seq)) for seq in self.writes_seqs(checkpoint_id)]
+    def writes_events(self, checkpoint_id: str, most: int = 0) -> list[tuple[int, list[Write]]]:
+        """The writes of a checkpoint as they were logged, ascending. most: only the last so many, if it is not 0."""
+        return [(seq, self.writes(seq)) for seq in self.writes_seqs(checkpoint_id)[-most:]]
 
     def orphans(self) -> list[str]:
         """Checkpoint ids above the latest (any, if there is none) that have writes and no checkpoint yet, ascending."""
@@ -337,7 +341,7 @@ class Slice:
         base = self.base_for(checkpoint_id)
         if base is None or base.folded.header.id == checkpoint_id:
             return base
-        return replace(base, writes=lambda: base.writes() + self.writes_events(checkpoint_id))
+        return replace(base, writes=lambda: base.writes() + self.writes_events(checkpoint_id, REFERRED_WRITES))
 
     def fork(self) -> Slice:
         """Another slice with the same events and memory, to be changed on its own, also by another thread."""
@@ -350,7 +354,7 @@ class Slice:
     def base(self, seq: int) -> Base:
         """What a new event may be based on. `seq` names a checkpoint in this slice."""
         folded = self.folded(seq)
-        return Base(folded, lambda: self.state(seq), lambda: self.writes_events(folded.header.id))
+        return Base(folded, lambda: self.state(seq), lambda: self.writes_events(folded.header.id, REFERRED_WRITES))
 
     def folded(self, seq: int) -> Folded:
         if seq not in self._folded:
@@ -484,18 +488,34 @@ class Slice:
         return event.payload
 
     def writes(self, seq: int) -> list[Write]:
-        if seq not in self._writes:
-            event = self.events.get(seq)
-            if event is None:
-                return self.earlier.writes(seq)
-            if event.kind in (CHECKPOINT, FILLER):
-                raise CorruptRecord(keys.event(self.epoch, seq), "referred to as writes, and is something else")
-            base = None if event.base is None else self._channels(event.base)
-            try:
-                self._writes[seq] = fold_writes(event, base, self.writes)
-            except Malformed as error:
-                raise self._corrupt(seq, error) from error
+        if seq in self._writes:
+            return self._writes[seq]
+        if seq not in self.events:
+            return self.earlier.writes(seq)
+        wanted = [self.events[seq]]
+        while wanted:  # not by calling itself: each of a thousand may refer to the one before
+            event = wanted[-1]
+            if unknown := self._unknown_writes(event):
+                wanted += unknown
+                continue
+            wanted.pop()
+            if event.seq not in self._writes:
+                self._writes[event.seq] = self._fold_writes(event)
         return self._writes[seq]
+
+    def _unknown_writes(self, event: Event) -> list[Event]:
+        """What must be folded before the writes of an event can be, and lies in this slice."""
+        if event.kind != WRITES:
+            raise CorruptRecord(keys.event(self.epoch, event.seq), "referred to as writes, and is something else")
+        before = [self.events[one] for one in self._builds_on(event) if one in self.events and one not in self._writes]
+        return [one for one in before if one.kind == WRITES]
+
+    def _fold_writes(self, event: Event) -> list[Write]:
+        base = None if event.base is None else self._channels(event.base)
+        try:
+            return fold_writes(event, base, self.writes)
+        except Malformed as error:
+            raise self._corrupt(event.seq, error) from error
 
     def _channels(self, seq: int) -> Channels:
         return Channels(self._names(seq), lambda: self.state(seq))

@@ -10,7 +10,7 @@ from foldpoint.codecs.event import CHECKPOINT, Base, Event, encode_whole, encode
 from foldpoint.codecs.model import Checkpoint
 from foldpoint.codecs.rope import Rope
 from foldpoint.codecs.segment import Told
-from foldpoint.engine.fold import Slice
+from foldpoint.engine.fold import REFERRED_WRITES, Slice
 
 LARGE = 1 << 14
 """Bytes; to open a snapshot once more takes longer than to keep less."""
@@ -63,7 +63,7 @@ def _writes_events(slice_: Slice, checkpoint_id: str, base: Base | None) -> dict
     for at, (seq, writes) in enumerate(logged):
         known = None
         if base is not None and seq > base.folded.seq:
-            earlier = logged[:at]
+            earlier = logged[max(0, at - REFERRED_WRITES) : at]
             known = Base(base.folded, base.state, lambda earlier=earlier: earlier)  # type: ignore[misc]
         events[seq] = encode_writes(seq, checkpoint_id, writes, known)
     return events
