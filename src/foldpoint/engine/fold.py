@@ -40,8 +40,8 @@ State = dict[str, Stored]
 
 _RECENT_STATES = 4
 REFERRED_WRITES = 64
-"""So many events of writes, the last, are looked at for what an event repeats: of a thousand tasks each would look at all
-that came before."""
+"""So many events of writes, the last, are looked at for what an event repeats: of a thousand tasks each would look at
+all that came before."""
 _STATE_STRIDE = 32
 """While folding a chain every so many states are remembered, so that walking back refolds a bounded number."""
 _SLICE_BYTES, _EVENT_BYTES = 5000, 500
