@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from foldpoint.codecs.segment import (
     Footing,
     Segment,
+    Snapshot,
     SnapshotRef,
     Span,
     Told,
@@ -143,7 +144,7 @@ told = st.lists(st.tuples(st.integers(1, 1 << 40), st.binary(max_size=5), checks
 
 @given(told)
 def test_a_snapshot_comes_back(events: list[tuple[int, bytes, bytes]]) -> None:
-    snapshot = [Told(*event) for event in sorted(events)]
+    snapshot = Snapshot(1 << 41, tuple(Told(*event) for event in sorted(events)))
     encoded = bytes(encode_snapshot(snapshot))
     assert decode_snapshot(encoded) == snapshot
     for size in range(len(encoded)):
@@ -156,17 +157,22 @@ def test_a_snapshot_comes_back(events: list[tuple[int, bytes, bytes]]) -> None:
     [
         None,
         [],
-        [[1], [b"a"], b""],
-        [[1], [b"a"], b"12345"],
-        [[1], [b"a"], "1234"],
-        [[1], ["a"], b"1234"],
-        [[0], [b"a"], b"1234"],
-        [[1, 0], [b"a", b"b"], b"12345678"],
-        [[1, -1], [b"a", b"b"], b"12345678"],
-        [["1"], [b"a"], b"1234"],
-        [[1 << 48], [b"a"], b"1234"],
-        [[1, 1], [b"a"], b"1234"],
-        [[1], [b"a"], b"1234", 0],
+        [9, [1], [b"a"], b""],
+        [9, [1], [b"a"], b"12345"],
+        [9, [1], [b"a"], "1234"],
+        [9, [1], ["a"], b"1234"],
+        [9, [0], [b"a"], b"1234"],
+        [9, [1, 0], [b"a", b"b"], b"12345678"],
+        [9, [1, -1], [b"a", b"b"], b"12345678"],
+        [9, ["1"], [b"a"], b"1234"],
+        [9, [10], [b"a"], b"1234"],
+        [9, [4, 6], [b"a", b"b"], b"12345678"],
+        [9, [1, 1], [b"a"], b"1234"],
+        [9, [1], [b"a"], b"1234", 0],
+        [1 << 48, [1], [b"a"], b"1234"],
+        [-1, [], [], b""],
+        ["9", [1], [b"a"], b"1234"],
+        [[1], [b"a"], b"1234"],
     ],
 )
 def test_what_is_no_snapshot_is_malformed(fields: Any) -> None:

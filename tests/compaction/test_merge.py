@@ -249,7 +249,7 @@ def test_a_merge_that_lost_the_race_for_the_head_is_compressed_once(monkeypatch:
     monkeypatch.setattr(merging, "deflate", lambda *given: compressed.append(given) or deflate(*given))
     refused = iter([False, False, False])
     monkeypatch.setattr(
-        Log, "swap", lambda self, head, revision: next(refused, None) is None and swap(self, head, revision)
+        Log, "swap", lambda self, *head, **how: next(refused, None) is None and swap(self, *head, **how)
     )
     merge(log)
     done = sum(level.count for level in next(engine.heads("t")).merged)

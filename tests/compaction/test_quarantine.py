@@ -20,7 +20,7 @@ from foldpoint import Engine, Settings
 from foldpoint.codecs.envelope import CHECK_BYTES, EVENT, SEGMENT, SNAPSHOT, event_content
 from foldpoint.codecs.event import encode_checkpoint
 from foldpoint.codecs.model import Checkpoint, Header, Value, Write
-from foldpoint.codecs.segment import Told, decode_snapshot, encode_segment, encode_snapshot
+from foldpoint.codecs.segment import Snapshot, Told, decode_snapshot, encode_segment, encode_snapshot
 from foldpoint.compaction import DropAll, KeepLast, rewrite_thread
 from foldpoint.compaction.archives import is_same
 from foldpoint.compaction.clean import clean
@@ -371,14 +371,14 @@ def test_a_snapshot_that_contradicts_the_log_tells_nothing(whole: bool) -> None:
     unharmed = world(after_the_grace(stream).fresh())
     key, io = latest_snapshot(stream), stream.engine.io
     [part] = stream.store.get_many([key])
-    [one] = decode_snapshot(io.inflate(key, io.part(key, part), SNAPSHOT))
+    there = decode_snapshot(io.inflate(key, io.part(key, part), SNAPSHOT))
+    [one] = there.events
     other = Told(
         one.seq, encode_checkpoint(one.seq, numbered(6, 1, forged=True), None), one.check if whole else b"else"
     )
     lose(stream, key)
-    stream.store.create(
-        [(key, io.seal_part(key, io.seal(key, SNAPSHOT, 0, bytes(encode_snapshot([other])))))], ttl=None
-    )
+    content = bytes(encode_snapshot(Snapshot(there.covers, (other,))))
+    stream.store.create([(key, io.seal_part(key, io.seal(key, SNAPSHOT, 0, content)))], ttl=None)
     if not whole:
         lose(stream, segments(stream)[1])
     latest = stream.fresh().latest("t", "")

@@ -12,7 +12,7 @@ from checkpoints import id_of, numbered, numbers, write
 from foldpoint import Engine, Settings
 from foldpoint.codecs.envelope import HEAD, SEGMENT, SPAN, deflate, seal
 from foldpoint.codecs.head import Extent, Head, encode_head
-from foldpoint.codecs.segment import Segment, encode_segment, encode_span
+from foldpoint.codecs.segment import Segment, decode_snapshot, encode_segment, encode_snapshot, encode_span
 from foldpoint.compaction import merge as merging
 from foldpoint.compaction.clean import clean
 from foldpoint.compaction.merge import merge
@@ -155,10 +155,12 @@ def test_a_snapshot_that_says_something_else_than_the_log_is_found(store: Nodes)
     old, new = store.of(b"k")[0], keys.snapshot_parts(head.epoch, head.snapshot)[0]
     reader = Engine(store).reader("t", "").reader
     content = reader.io.inflate(old, reader.io.part(old, store.get_many([old])[0]), 3)
-    codec, body = deflate(content, 1)
-    record = reader.io.seal_part(new, reader.io.seal(new, 3, codec, body))
-    store.damage(new, lambda _: record)
-    assert (11, new.hex()) in [(finding.invariant, finding.key) for finding in found(store)]
+    of_less = decode_snapshot(content)
+    for snapshot, invariant in ((of_less, 13), (replace(of_less, covers=head.snapshot.covers), 11)):
+        codec, body = deflate(encode_snapshot(snapshot), 1)
+        record = reader.io.seal_part(new, reader.io.seal(new, 3, codec, body))
+        store.damage(new, lambda _, record=record: record)  # type: ignore[misc]
+        assert (invariant, new.hex()) in [(finding.invariant, finding.key) for finding in found(store)]
 
 
 def test_a_span_that_says_something_else_than_its_segment_is_found(store: Nodes) -> None:

@@ -17,11 +17,11 @@ from values import checkpoints, exact, examples, ids, successors
 from foldpoint import Engine
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, encode_checkpoint, encode_writes, fold_state, unpack_event
 from foldpoint.codecs.model import Carried, Checkpoint, Header, Stored, Value, Write
-from foldpoint.codecs.segment import Told, decode_snapshot, encode_snapshot
+from foldpoint.codecs.segment import Snapshot, decode_snapshot, encode_snapshot
 from foldpoint.engine import fold, snapshot
 from foldpoint.engine.fold import Earlier, Entry, Slice, merge_writes
 from foldpoint.engine.memory import MemoryStore
-from foldpoint.engine.snapshot import events_of, snapshot_events
+from foldpoint.engine.snapshot import events_of, snapshot_of
 from foldpoint.errors import CorruptRecord
 
 EPOCH = bytes(16)
@@ -83,7 +83,7 @@ def slice_of(events: Sequence[Event], earlier: Earlier | None = None) -> Slice:
 
 def restarted(slice_: Slice, covers: int, earlier: Earlier | None) -> Slice:
     """The slice that begins with a snapshot of `slice_`."""
-    told = snapshot_events(slice_, covers)
+    told = snapshot_of(slice_, covers)
     with patch.object(snapshot, "LARGE", 0):
         return Slice(EPOCH, events_of(told, lambda: told, slice_), covers=covers, earlier=earlier)
 
@@ -340,9 +340,9 @@ def test_no_writes_merge_to_none() -> None:
 def test_a_large_snapshot_is_not_held_and_is_opened_again_for_what_was_forgotten() -> None:
     state = {"files": Value("bytes", bytes(100_000)), "n": value(1)}
     whole = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), state), None))])
-    told, opened = snapshot_events(whole, 1), 0
+    told, opened = snapshot_of(whole, 1), 0
 
-    def again() -> list[Told]:
+    def again() -> Snapshot:
         nonlocal opened
         opened += 1
         return decode_snapshot(bytes(encode_snapshot(told)))
@@ -367,9 +367,9 @@ def test_large_writes_of_a_snapshot_are_read_without_opening_it_again() -> None:
     writes = [write(f"t{n}", 0, random.Random(n).randbytes(15_000).hex()) for n in range(20)]
     for seq, one in enumerate(writes, 2):
         slice_.add(unpack_event(seq, encode_writes(seq, "a", [one], None)))
-    told = snapshot_events(slice_, 21)
+    told = snapshot_of(slice_, 21)
 
-    def again() -> list[Told]:
+    def again() -> Snapshot:
         raise AssertionError("opened again")
 
     slice_ = Slice(EPOCH, events_of(told, again), covers=21)

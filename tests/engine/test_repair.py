@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
@@ -30,7 +30,7 @@ from foldpoint.engine import io as records_io
 from foldpoint.engine import keys, repair
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
-from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.engine.snapshot import snapshot_of
 from foldpoint.errors import CorruptRecord, LostRecord, StoreBusy, StoreUnavailable, StrayRecord
 
 
@@ -284,6 +284,15 @@ def test_what_lies_beyond_the_window_of_an_older_head_is_read(windows: int) -> N
     assert verify_stream(stream.fresh(), "t", "").findings == ()
 
 
+def test_a_segment_of_more_than_a_window_is_restored() -> None:
+    stream, expected = _reverted(9)
+    stream.engine.reader("t", "").seal()
+    for key in stream.named():
+        stream.store.remove_many([key])
+        assert stream.contents() == expected
+        whole(stream)
+
+
 @pytest.mark.parametrize("by", ["a put", "upkeep", "a rewrite", "a deletion", "a copy"])
 def test_whoever_goes_on_from_an_older_head_goes_on_from_what_lies_beyond_its_window(by: str) -> None:
     stream, expected = _reverted(5)
@@ -339,7 +348,7 @@ def test_what_a_sealer_that_was_held_up_puts_is_not_taken_for_the_snapshot_that_
     earlier = stream.engine.reader("t", "")
     earlier.load()
     assert earlier.view is not None
-    late = encode_snapshot(snapshot_events(earlier.view.slice, earlier.view.head.sealed))
+    late = encode_snapshot(snapshot_of(earlier.view.slice, earlier.view.head.sealed))
     stream.put(10, 20, big=noise(2))
     head = next(stream.engine.heads("t"))
     assert head.snapshot is not None
@@ -352,6 +361,26 @@ def test_what_a_sealer_that_was_held_up_puts_is_not_taken_for_the_snapshot_that_
     seam.before["create"] = lambda: stream.store.create([(key, late_part)], ttl=None)
     assert len([*stream.fresh(seam).history("t", "")]) == len(expected)  # type: ignore[arg-type]
     assert stream.contents() == expected
+
+
+def test_a_snapshot_of_less_that_a_sealer_held_up_put_in_the_place_of_a_lost_one_is_not_read() -> None:
+    stream = Stream()
+    stream.put(0, 10, big=noise(1))
+    earlier = stream.engine.reader("t", "")
+    earlier.load()
+    assert earlier.view is not None
+    late = encode_snapshot(snapshot_of(earlier.view.slice, earlier.view.head.sealed))
+    stream.put(10, 20, big=noise(2))
+    head = next(stream.engine.heads("t"))
+    assert head.snapshot is not None
+    [key] = keys.snapshot_parts(head.epoch, head.snapshot)
+    expected = stream.contents()
+    io = stream.engine.io
+    late_part = io.seal_part(key, io.seal(key, envelope.SNAPSHOT, *envelope.deflate(late, 1)))
+    stream.store.remove_many([key])
+    stream.store.create([(key, late_part)], ttl=None)
+    assert stream.contents() == expected
+    assert verify_stream(stream.fresh(), "t", "").sound
 
 
 def test_a_restored_snapshot_lies_in_the_parts_that_its_head_names_whatever_its_size() -> None:
@@ -457,22 +486,40 @@ def test_a_segment_for_which_the_head_leaves_no_number_is_not_made_up() -> None:
     assert stream.store.get_many([layout.key(len(layout) - 1)]) == [None]
 
 
-def test_a_merged_segment_is_not_restored_from_some_of_its_inputs() -> None:
+def test_a_merged_segment_that_is_lost_with_its_inputs_is_restored_from_what_those_were_made_of() -> None:
     stream = with_levels()
+    expected, records = stream.contents(), stream.store.records()
+    rng = random.Random(7)
+    for position, inputs, events in merged_segments(stream):
+        layout = stream.layout
+        lost = [[gone] for gone in inputs] + [rng.sample(inputs, rng.randint(1, len(inputs))) for _ in range(5)]
+        after = [layout.key(one) for one in range(position + 1, len(layout)) if layout.place(one).level == 1]
+        level = layout.place(position).level
+        if level == 2:
+            lost += [[*inputs, *after[:1]], [*inputs, *after[:3]], [*inputs, *after]]
+        for gone in [*lost, inputs]:
+            stream.store.remove_many([layout.key(position), layout.span_key(position), *gone])
+            if level == 3:
+                stream.store.remove_many(events)  # as those of level 1 are there
+            assert stream.contents() == expected
+            whole(stream)
+            stream.store.bring_back(records)
+        below = [key for key in records if keys.kind_of(key) == b"s" and key[17] < level]
+        stream.store.remove_many([layout.key(position), layout.span_key(position), *below, rng.choice(events)])
+        with pytest.raises(LostRecord):
+            stream.contents()
+        stream.store.bring_back(records)
+
+
+def merged_segments(stream: Stream) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+    """The position of each segment above level 1, the keys of what it was merged from, and of its events."""
     layout, records = stream.layout, stream.store.records()
-    for position in range(len(layout)):
-        place = layout.place(position)
-        if place.level == 1:
-            continue
+    for position in (position for position in range(len(layout)) if layout.place(position).level > 1):
         [segment] = stream.engine.reader("t", "").reader.segments(layout, [position])
-        below = [key for key in records if key[16:18] == b"s" + bytes([place.level - 1])]
+        below = [key for key in records if key[16:18] == b"s" + bytes([layout.place(position).level - 1])]
         inputs = [key for key in below if segment.span.first <= first_of(stream, key) <= segment.span.last]
         assert len(inputs) == segment.span.inputs
-        for gone in inputs:
-            stream.store.remove_many([layout.key(position), layout.span_key(position), gone])
-            with pytest.raises(LostRecord):
-                stream.contents()
-            stream.store.bring_back(records)
+        yield position, inputs, [keys.event(layout.epoch, seq) for seq, _ in segment.events]
 
 
 def first_of(stream: Stream, key: bytes) -> int:
@@ -976,3 +1023,79 @@ def test_on_aerospike_what_a_writer_that_rested_puts_after_all_nodes_died_is_see
         assert numbers(Engine(other, settings), thread) == [*reversed(range(60))]
     store.close()
     other.close()
+
+
+def test_a_sealer_that_was_held_up_over_a_crash_stores_no_head_for_what_it_had_written() -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 11)
+    held_up, other = Interrupted(stream.store), Interrupted(stream.store)
+    log = stream.fresh(held_up).reader("t", "")  # type: ignore[arg-type]
+    log.load()
+    heads, records = {**stream.store._heads}, stream.store.records()
+
+    def crash() -> None:
+        assert isinstance(stream.store, Crashing)
+        stream.store.crash(heads, records)
+        put_and_seal_half()
+
+    def put_and_seal_half() -> None:
+        engine = stream.fresh(other)  # type: ignore[arg-type]
+        engine.put("t", "", numbered(11))
+        other.before["swap"] = lose_connection
+        with pytest.raises(StoreUnavailable):
+            engine.reader("t", "").seal()
+
+    held_up.after["create"] = crash
+    log.seal()
+    assert numbers(stream.fresh()) == [*reversed(range(12))]
+    whole(stream)
+
+
+def lose_connection() -> None:
+    raise StoreUnavailable("gone")
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_a_rewrite_over_a_crash_begins_again(after: int) -> None:
+    """What it had written may be gone, and nothing else tells what that held."""
+    stream, unharmed = crashing(), Stream()
+    assert isinstance(stream.store, Crashing)
+    for one in (stream, unharmed):
+        one.put(0, 30)
+    rewrite_thread(unharmed.engine, "t", KeepLast(9))
+    seam = Interrupted(stream.store)
+    left = after
+
+    def crash() -> None:
+        nonlocal left
+        assert isinstance(stream.store, Crashing)
+        left -= 1
+        if left:
+            seam.after["create"] = crash
+            return
+        head = next(stream.engine.heads("t"))
+        stream.store.crash(
+            stream.store._heads, {k: v for k, v in stream.store.records().items() if k[:16] == head.epoch}
+        )
+
+    seam.after["create"] = crash
+    rewrite_thread(stream.fresh(seam), "t", KeepLast(9))  # type: ignore[arg-type]
+    assert stream.contents() == unharmed.contents()
+    whole(stream)
+
+
+@pytest.mark.parametrize("more", [1, 5, 9, 20])
+def test_a_reader_over_a_crash_that_makes_the_log_shorter_misses_nothing(more: int) -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 10)
+    heads, records = {**stream.store._heads}, stream.store.records()
+    stream.put(10, 10 + more)
+    events = {key: value for key, value in stream.store.records().items() if keys.kind_of(key) == b"e"}
+    for n in range(10 + more):
+        seam = Interrupted(stream.store)
+        seam.after["get_many"] = lambda: stream.store.crash(heads, {**records, **events})
+        found = stream.fresh(seam).find("t", "", id_of(n))  # type: ignore[arg-type]
+        assert found is not None
+        assert found.folded.header.id == id_of(n)

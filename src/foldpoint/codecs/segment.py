@@ -134,26 +134,37 @@ class Told(NamedTuple):
     check: bytes
 
 
-def encode_snapshot(events: Sequence[Told]) -> Rope:
-    """Of events in ascending order."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What stands for the log up to number `covers`: events, ascending."""
+
+    covers: int
+    events: tuple[Told, ...]
+
+
+def encode_snapshot(snapshot: Snapshot) -> Rope:
+    events = snapshot.events
     gaps = [seq - before for before, seq in pairwise([0, *(event.seq for event in events)])]
-    return pack_pieces([gaps, [event.payload for event in events], b"".join(event.check for event in events)])
+    checks = b"".join(event.check for event in events)
+    return pack_pieces([snapshot.covers, gaps, [event.payload for event in events], checks])
 
 
-def decode_snapshot(data: bytes) -> list[Told]:
+def decode_snapshot(data: bytes) -> Snapshot:
     """Raises Malformed."""
     try:
-        gaps, payloads, checks = unpack(data)
+        covers, gaps, payloads, checks = unpack(data)
         if type(checks) is not bytes or len(checks) != CHECK_BYTES * len(payloads):
             raise Malformed("snapshot with other checks than events")
         if not all(type(payload) is bytes for payload in payloads):
             raise Malformed("snapshot of something else than events")
+        whole(covers, MAX_SEQ)
         seqs = accumulate(1 + whole(gap - 1, MAX_SEQ) for gap in gaps)
         starts = range(0, len(checks), CHECK_BYTES)
-        return [
-            Told(whole(seq, MAX_SEQ), payload, checks[start : start + CHECK_BYTES])
+        events = tuple(
+            Told(whole(seq, covers), payload, checks[start : start + CHECK_BYTES])
             for seq, payload, start in zip(seqs, payloads, starts, strict=True)
-        ]
+        )
+        return Snapshot(covers, events)
     except (TypeError, ValueError, LookupError) as error:
         raise Malformed(f"not a snapshot: {error!r}") from error
 

@@ -34,7 +34,7 @@ def clean(log: Log, grace: float) -> int:
             continue
         if head == view.head:
             break
-        if revision := log.swap(head, view.revision):
+        if revision := log.swap_read(view, head):
             log.view = replace(view, head=head, revision=revision)
         if grace > 0:
             break

@@ -75,7 +75,7 @@ def merge(log: Log, *, idle: bool = False) -> int:
             # Another compactor may have merged the same segments, and removed them.
             log.recover(error)
             continue
-        if revision := log.swap(head, view.revision):
+        if revision := log.swap_read(view, head):
             log.view = replace(view, head=head, revision=revision)
             done += 1
     return done

@@ -141,7 +141,8 @@ def _go_on(log: Log, into: RecordStore, head: Head, revision: int, present: list
         writer.add_writes(checkpoint_id, logged)
     after = instead(log, announced, writer.finish())
     _empty_damaged_stubs(log, present)
-    if salvage.held and (log.swap(after, swapped) or was_swapped(log, after.epoch)):
+    there = salvage.held and not writer.outlived()
+    if there and (log.swap(after, swapped) or was_swapped(log, after.epoch)):
         return _report(salvage)
     for batch in epoch_keys(log.io, after.epoch, Extent(), after.extent):
         log.io.store.remove_many(batch)

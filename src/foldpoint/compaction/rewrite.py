@@ -117,7 +117,7 @@ def _leave(log: Log, head_of: Callable[[View], Head | None], prepare: Callable[[
             continue
         if head is None:
             return False
-        if log.swap(head, view.revision) or was_swapped(log, head.epoch):
+        if log.swap_read(view, head) or was_swapped(log, head.epoch):
             log.view = None
             return True
     raise Conflict(f"thread {log.thread_id!r}: its head kept changing while its history was rewritten; call again")
@@ -183,7 +183,7 @@ class _Rewriting:
             if view is None or not self._goes_on(view):
                 return False
             head = with_draft(self._log, view.head, self._writer.head.epoch)
-            if revision := self._log.swap(head, view.revision):
+            if revision := self._log.swap_read(view, head):
                 self._log.view = replace(view, head=head, revision=revision)
                 self._writer.live_as(head)
                 self._announced = now
@@ -239,7 +239,8 @@ class _Rewriting:
             return None
         self.carry_over(view)
         head = instead(self._log, view.head, self._writer.finish())
-        return replace(head, deleted=head.sealed == 0) if self._extend(head) else None
+        there = self._extend(head) and not self._writer.outlived()
+        return replace(head, deleted=head.sealed == 0) if there else None
 
     def _extend(self, head: Head) -> bool:
         """Let what was written live as that head says; False if it may have expired before."""
@@ -358,6 +359,10 @@ class EpochWriter:
     def head(self) -> Head:
         """Of what is sealed."""
         return self._view.head
+
+    def outlived(self) -> bool:
+        """Whether the store's servers are others by now: a crash may have taken what was written to the first ones."""
+        return self._view.incarnation != self._log.io.store.incarnation()
 
     def live_as(self, other: Head) -> None:
         """Let records written from now on live as those of another epoch."""

@@ -295,7 +295,7 @@ class Engine:
                 for batch in epoch_keys(self.io, view.head.epoch, view.head.cleaned, extent):
                     self.store.extend(batch, ttl=2 * ttl)
                 extended = replace(view.head, ttl=ttl, extended_at=int(self.clock.now()) if since is None else since)
-                if revision := log.swap(extended, view.revision, extends=True):
+                if revision := log.swap_read(view, extended, extends=True):
                     view.head, view.revision = extended, revision
                     if name in self._to_leave:
                         self._leave_window(log, view)

@@ -39,6 +39,11 @@ class Layout:
         stream = keys.head(head.thread_id, head.namespace)
         return cls(stream, head.epoch, tuple((level, starts[level - 1], ends[level - 1]) for level in levels))
 
+    @property
+    def segments(self) -> int:
+        """How many of level 1 there are, or were before they were merged."""
+        return self.runs[-1][2]
+
     def __len__(self) -> int:
         return sum(end - first for _, first, end in self.runs)
 

@@ -80,6 +80,15 @@ class Log:
         stored = self.io.store.swap(record, expected=revision, ttl=ttl)
         return record.revision if stored else None
 
+    def swap_read(self, view: View, head: Head, *, extends: bool = False) -> int | None:
+        """The same over the view's head, for a head that names what was written, or found, since the view was read.
+
+        Not if the store's servers are others by now: a crash may have taken some of that, and no later head.
+        """
+        if view.incarnation != self.io.store.incarnation():
+            return None
+        return self.swap(head, view.revision, extends=extends)
+
     def _value(self, head: Head) -> bytes:
         return seal(self.key, HEAD, 0, encode_head(head))
 
@@ -180,9 +189,9 @@ class Log:
         The bytes are compared: a stream that expired and was made again may have the revision by chance.
         """
         view, record = self.view, self.io.store.get_head(self.key)
-        if view is None or record is None or (record.revision, record.value) != (view.revision, self._value(view.head)):
+        if view is None or record is None or view.incarnation != self.io.store.incarnation():
             return self.load()
-        return view
+        return view if (record.revision, record.value) == (view.revision, self._value(view.head)) else self.load()
 
     def is_fresh(self, view: View) -> bool:
         """Whether to act upon it; not after a crash, which may have taken the head that it tells of."""
@@ -236,7 +245,7 @@ class Log:
             except CorruptRecord as error:
                 self.recover(error)
                 continue
-            if revision := self.swap(sealed.head, view.revision):
+            if revision := self.swap_read(view, sealed.head):
                 self.view = replace(sealed, revision=revision)
                 self._remove_passed_over(view.head, sealed.head)
                 self.metrics.add(seals=1)

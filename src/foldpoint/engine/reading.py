@@ -10,7 +10,7 @@ from foldpoint.codecs.envelope import EVENT, HEAD, SEGMENT, SNAPSHOT, SPAN, Unsu
 from foldpoint.codecs.event import FILLER_PAYLOAD, Event, Folded, check_of, check_of_all, unpack_event
 from foldpoint.codecs.head import Head, decode_head
 from foldpoint.codecs.model import Stored, Write
-from foldpoint.codecs.segment import Segment, SnapshotRef, Span, Told, decode_segment, decode_snapshot, decode_span
+from foldpoint.codecs.segment import Segment, Snapshot, SnapshotRef, Span, decode_segment, decode_snapshot, decode_span
 from foldpoint.codecs.wire import Malformed
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Earlier, Nothing, Slice
@@ -18,7 +18,7 @@ from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.records import HeadRecord
 from foldpoint.engine.snapshot import events_of
-from foldpoint.errors import CorruptRecord, UnsupportedFormat
+from foldpoint.errors import CorruptRecord, LostRecord, UnsupportedFormat
 
 _READ_AHEAD = 8
 """At most so many segments are read at once on the way back through a log."""
@@ -26,6 +26,7 @@ _UNMERGED_AT_ONCE = 64
 _SPANS_AT_ONCE = 4096
 """At most so many segments of level 1, and spans, are read at once to find an id."""
 _ELSEWHERE = "builds upon events that the store has lost, and holds others in their place"
+_LATE = "stands for the log up to {}, not to {}: the store has lost what was there, and a sealer held up took its place"
 _MOST_SINCE_SNAPSHOT = 1 << 16
 """Far more segments than any head names without a snapshot: all of them are read at once."""
 
@@ -77,10 +78,11 @@ class Reader:
         return Before(self, layout, layout.after(head.snapshot.segments), head.snapshot.covers, known=known)
 
     def moved(self, layout: Layout) -> Layout | None:
-        """Where the same log lies by now; None if nothing has moved, or if its epoch was left."""
+        """Where the same log lies by now; None if nothing has moved, its epoch was left, or a crash took its end."""
         record = self.io.store.get_head(layout.stream)
         now = Layout.of(read_head(record)) if record else layout
-        return now if now.epoch == layout.epoch and now != layout else None
+        goes_on = now.epoch == layout.epoch and now.segments >= layout.segments
+        return now if goes_on and now != layout else None
 
     def follow(self, slice_: Slice, head: Head) -> None:
         """Let a slice ask for what lies before it where the head says: it may have been merged since."""
@@ -225,19 +227,23 @@ class Reader:
     ) -> Slice:
         if ref is None:
             return Slice(layout.epoch)
-        again = partial(self.snapshot, keys.snapshot_parts(layout.epoch, ref), parts)
+        part_keys = keys.snapshot_parts(layout.epoch, ref)
+        again = partial(self.snapshot, part_keys, parts)
+        snapshot = again()
+        if snapshot.covers != ref.covers:
+            raise LostRecord(part_keys[0], _LATE.format(snapshot.covers, ref.covers))
         try:
             return Slice(
                 layout.epoch,
-                events_of(again(), again),
+                events_of(snapshot, again),
                 covers=ref.covers,
                 earlier=Before(self, layout, end, ref.covers, last),
                 beside=sum(len(part or b"") for part in parts),
             )
         except Malformed as error:
-            raise CorruptRecord(keys.snapshot_parts(layout.epoch, ref)[0], str(error)) from error
+            raise CorruptRecord(part_keys[0], str(error)) from error
 
-    def snapshot(self, part_keys: list[bytes], parts: list[bytes | None]) -> list[Told]:
+    def snapshot(self, part_keys: list[bytes], parts: list[bytes | None]) -> Snapshot:
         """What the parts of a snapshot hold."""
         record = b"".join(self.io.part(key, part) for key, part in zip(part_keys, parts, strict=True))
         try:

@@ -60,15 +60,19 @@ class Recovery:
             log.warning("thread %r: put %d records again, which the store had lost", self._thread_id, count)
         return count > 0
 
-    def restore(self, head: Head, error: CorruptRecord) -> None:
-        """Restore the record that was found missing; raises CorruptRecord for what cannot be."""
+    def restore(self, head: Head, error: CorruptRecord, waiting: tuple[bytes, ...] = ()) -> None:
+        """Restore the record that was found missing; raises CorruptRecord for what cannot be.
+
+        waiting: the keys of those that are told from it.
+        """
         self._restores[error.key] += 1
-        if not isinstance(error, LostRecord) or self._restores[error.key] > _ATTEMPTS:
+        if not isinstance(error, LostRecord):
             raise error
         try:
-            restored = repair.restore(self._reader, head, error.key)
+            may = error.key not in waiting and self._restores[error.key] <= _ATTEMPTS
+            restored = may and repair.restore(self._reader, head, error.key)
         except LostRecord as deeper:
-            self.restore(head, deeper)
+            self.restore(head, deeper, (*waiting, error.key))
             return  # to be read again: then this one's turn comes
         if not restored:
             advice = _ADVICE.format(self._thread_id)

@@ -10,24 +10,26 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from foldpoint.codecs.envelope import SEGMENT, SNAPSHOT, SPAN, deflate
 from foldpoint.codecs.head import Head
 from foldpoint.codecs.rope import Rope
-from foldpoint.codecs.segment import Segment, SnapshotRef, encode_segment, encode_snapshot, encode_span, join
+from foldpoint.codecs.segment import Segment, Snapshot, SnapshotRef, encode_segment, encode_snapshot, encode_span, join
 from foldpoint.engine import keys
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.layout import Layout
-from foldpoint.engine.reading import Reader
+from foldpoint.engine.reading import Reader, add_segment
 from foldpoint.engine.sealing import segment_of
-from foldpoint.engine.snapshot import snapshot_events
+from foldpoint.engine.snapshot import snapshot_of
 from foldpoint.errors import CorruptRecord, LostRecord
 
 _TURNS, _PAUSE = 64, 0.01  # seconds
-_BESIDE = 64  # so many segments that nothing tells of, side by side, are a head that is wrong
+_BESIDE, _NUMBERS = 64, 1 << 14
+"""So many segments that nothing tells of, side by side, or events in them, are a head that is wrong."""
 _LEVEL = 19
 """Of zstd: a snapshot must fit the parts that it is known to have."""
 
@@ -83,11 +85,24 @@ def _hold_the_same(reader: Reader, part_keys: list[bytes], found: list[bytes | N
         there, wanted = reader.snapshot(part_keys, found), reader.snapshot(part_keys, [*parts])
     except CorruptRecord:
         return False
-    return [(told.seq, told.check) for told in there] == [(told.seq, told.check) for told in wanted]
+    return there.covers == wanted.covers and _told(there) == _told(wanted)
+
+
+def _told(snapshot: Snapshot) -> list[tuple[int, bytes]]:
+    return [(told.seq, told.check) for told in snapshot.events]
 
 
 def _is_snapshot(key: bytes) -> bool:
     return keys.kind_of(key) in (b"p", b"k")
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Lost segments of one level, side by side, that held first..last."""
+
+    indexes: range
+    first: int
+    last: int
 
 
 class _Lost:
@@ -162,60 +177,159 @@ class _Lost:
 
     def _sealed_run(self, low: int, high: int) -> Records:
         """The segments of level 1 there, side by side, from the events: none may be missing."""
+        indexes = range(self._layout.place(low).index, self._layout.place(high).index + 1)
+        segments = self._told(low, high, [_Gap(indexes, self._last_before(low) + 1, self._last(low, high))])
+        return [
+            self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment))
+            for at, segment in enumerate(segments, start=low)
+        ]
+
+    def _last(self, low: int, high: int) -> int:
+        """The last number of the segments low..high, as what follows tells: where they end if that is lost as well."""
         after = high + 1
+        while after - high <= _BESIDE and self._is_untold_of(1, after):
+            after += 1
         ends = after == len(self._layout)
         last = self._head.sealed if ends else self._reader.span(self._layout, after).first - 1
-        first = self._last_before(low) + 1
-        numbers = range(first, last + 1)
-        if not high - low < len(numbers) <= (high - low + 1) * self._head.window:
-            return []  # each holds one at least: a crash took the head that belongs to what is beside them
-        events = self._io.read([keys.event(self._head.epoch, seq) for seq in numbers], whole=False)
-        if not all(events):
-            return []
-        slice_ = self._log(low, first - 1)
-        self._reader.open_events(slice_, dict(zip(numbers, events, strict=True)))
-        starts = self._starts_around(low, high)
-        records = []
-        for at, (before, end) in enumerate(pairwise(_ends(self._layout, low, high, first, last, starts)), start=low):
-            start = max((ref for ref in starts if ref.kept and ref.covers <= before), key=_covers, default=None)
-            segment = segment_of(slice_, before + 1, end, start)
-            records.append(self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment)))
-        return records
+        if after == high + 1:
+            return last
+        begin = self._layout.place(high + 1).index - 1
+        lost = _Gap(range(begin, begin + after - high), self._last_before(low) + 1 + high - low, last)
+        return self._ends(lost, self._starts_around(low, after - 1))[0]
+
+    def _told(self, low: int, high: int, pieces: list[Segment | _Gap]) -> list[Segment]:
+        """What the positions low..high hold, in consecutive segments, those of gaps from the events; none if one is
+        gone.
+
+        """
+        told = [piece for piece in pieces if isinstance(piece, Segment)]
+        if len(told) == len(pieces):
+            return told
+        slice_, starts = self._log(low, self._last_before(low)), self._starts_around(low, high)
+        told = []
+        for piece in pieces:
+            if isinstance(piece, Segment):
+                add_segment(slice_, piece)
+                told.append(piece)
+                continue
+            numbers = range(piece.first, piece.last + 1)
+            if not len(piece.indexes) <= len(numbers) <= _NUMBERS:
+                return []  # each holds one at least: a crash took the head that belongs to what is beside them
+            events = self._io.read([keys.event(self._head.epoch, seq) for seq in numbers], whole=False)
+            if not all(events):
+                return []
+            self._reader.open_events(slice_, dict(zip(numbers, events, strict=True)))
+            bounds = [piece.first - 1, *self._ends(piece, starts)]
+            if any(before >= end for before, end in pairwise(bounds)):
+                return []
+            told += _cut(slice_, bounds, starts)
+        return told if all(one.span.last + 1 == other.span.first for one, other in pairwise(told)) else []
+
+    def _ends(self, gap: _Gap, starts: list[SnapshotRef]) -> list[int]:
+        """The last numbers of a gap's segments.
+
+        Where two have met is known only of those that a snapshot lies between; of the others each is as long as a
+        window, if that leaves one number for each before it, and the first of them holds the rest.
+        """
+        begin = gap.indexes.start
+        inside = [ref for ref in starts if begin < ref.segments < gap.indexes.stop]
+        known = {ref.segments: ref.covers for ref in inside if gap.first <= ref.covers < gap.last}
+        known[begin] = gap.first - 1
+        ends = [gap.last]
+        for after in range(gap.indexes.stop - 1, begin, -1):
+            below = max(at for at in known if at <= after)
+            ends.append(known.get(after, max(ends[-1] - self._head.window, known[below] + after - below)))
+        return ends[::-1]
 
     def _starts_around(self, low: int, high: int) -> list[SnapshotRef]:
         """Snapshots that are known to lie before, among or after the segments low..high."""
-        beside = [at for at in (low - 1, high + 1) if 0 <= at < len(self._layout)]
-        refs = [self._head.snapshot, self._head.kept, *(self._reader.span(self._layout, at).start for at in beside)]
+        refs = [self._head.snapshot, self._head.kept]
+        for at in (at for at in (low - 1, high + 1) if 0 <= at < len(self._layout)):
+            with suppress(LostRecord):
+                refs.append(self._reader.span(self._layout, at).start)
         return [ref for ref in refs if ref is not None]
 
     # -- segments of segments ------------------------------------------------------------------------------------------
 
     def _merged(self, position: int, low: int, high: int) -> Records:
         """The segment there, and those side by side around it, with their spans, from those that they stand for."""
-        place = self._layout.place(position)
-        first = self._last_before(low) + 1
-        merged = self._head.merged[place.level - 2]
-        later = range(high + 1, position + merged.count - place.index)
-        end = merged.reach - sum(self._reader.span(self._layout, one).inputs for one in later)
-        inputs: list[Segment] = []
-        while end > 0 and (len(inputs) <= high - low or inputs[0].span.first > first):
-            end -= 1
-            key = keys.segment(self._head.epoch, end, place.level - 1)
-            [record] = self._io.read([key], whole=False)
-            if record is None:
-                return []
-            inputs.insert(0, self._reader.segment(key, record))
-        if len(inputs) <= high - low or inputs[0].span.first != first:
-            return []
+        level = self._layout.place(position).level
+        inputs = self._inputs(level - 1, self._end(level, high + 1), low, high)
+        is_whole = all(isinstance(piece, Segment) for piece in inputs)
+        told = self._told(low, high, inputs if level == 2 or is_whole else self._unmerged(inputs, high + 1))
         # How many each stood for nothing tells: the first for all but one of each other.
-        firsts = len(inputs) - (high - low)
-        groups = [inputs[:firsts], *([one] for one in inputs[firsts:])]
+        firsts = sum(map(_count, inputs)) - (high - low)
+        if not told or firsts < 1 or (high > low and len(told) != firsts + high - low):
+            return []
+        groups = [told] if high == low else [told[:firsts], *([one] for one in told[firsts:])]
         records = []
         for at, group in enumerate(groups, start=low):
             segment = join(group)
+            segment = replace(segment, span=replace(segment.span, inputs=firsts if at == low else 1))
             records.append(self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment)))
             records.append(self._sealed(self._layout.span_key(at), SPAN, encode_span(segment.span)))
         return records
+
+    def _end(self, level: int, after: int) -> int:
+        """The index, a level below, that follows what the segments of a level before position `after` stand for; or a
+        greater one, where later ones were merged.
+        """
+        later = (at for at in range(after, len(self._layout)) if self._layout.place(at).level == level)
+        return self._head.merged[level - 2].reach - sum(self._reader.span(self._layout, at).inputs for at in later)
+
+    def _inputs(self, level: int, end: int, low: int, high: int) -> list[Segment | _Gap]:
+        """The segments of a level, below index `end`, that positions low..high stand for, and where some are lost."""
+        newest = self._input(level, end - 1)
+        last = newest.span.last if newest else self._last(low, high)
+        return self._stretch(level, end, self._last_before(low) + 1, last)
+
+    def _unmerged(self, pieces: list[Segment | _Gap], after: int) -> list[Segment | _Gap]:
+        """Those of level 2, before position `after`, but what was merged to them in place of those that are lost."""
+        end, found = self._end(2, after), list[Segment | _Gap]()
+        for piece in reversed(pieces):
+            if isinstance(piece, Segment):
+                end -= piece.span.inputs
+                found.insert(0, piece)
+            else:
+                some = self._stretch(1, end, piece.first, piece.last)
+                end -= sum(map(_count, some))
+                found = [*some, *found]
+        return found
+
+    def _stretch(self, level: int, end: int, first: int, last: int) -> list[Segment | _Gap]:
+        """The segments of a level, somewhere below index `end`, that hold first..last, and where some are lost; none if
+        they hold something else.
+        """
+        pieces: list[Segment | _Gap] = []
+        at = end
+        while at > 0 and last >= first and end - at <= _BESIDE:
+            at -= 1
+            segment = self._input(level, at)
+            if segment is None:
+                continue
+            if segment.span.first > last and at + 1 == end:
+                end = at  # of a later one
+                continue
+            if segment.span.last < first:
+                at += 1
+                break  # of an earlier one
+            if segment.span.first < first or segment.span.last > last or (segment.span.last < last) != (at + 1 < end):
+                return []
+            if at + 1 < end:
+                pieces.append(_Gap(range(at + 1, end), segment.span.last + 1, last))
+            pieces.append(segment)
+            end, last = at, segment.span.first - 1
+        else:
+            # Where the first began nothing tells, unless it is the first of all.
+            at = max(at, end + (first - last - 1) // self._head.window) if first > 1 else 0
+        if last >= first:
+            pieces.append(_Gap(range(at, end), first, last))
+        return pieces[::-1]
+
+    def _input(self, level: int, index: int) -> Segment | None:
+        key = keys.segment(self._head.epoch, index, level)
+        [record] = self._io.read([key], whole=False)
+        return None if record is None else self._reader.segment(key, record)
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
 
@@ -224,9 +338,9 @@ class _Lost:
         ref = next((ref for ref in self._refs() if (ref.number, ref.kept) == (number, kept)), None)
         if ref is None:
             return []
-        events = snapshot_events(self._log(self._layout.after(ref.segments), ref.covers), ref.covers)
+        snapshot = snapshot_of(self._log(self._layout.after(ref.segments), ref.covers), ref.covers)
         part_keys = keys.snapshot_parts(self._head.epoch, ref)
-        _, record = self._sealed(part_keys[0], SNAPSHOT, encode_snapshot(events))
+        _, record = self._sealed(part_keys[0], SNAPSHOT, encode_snapshot(snapshot))
         cuts = [len(record) * part // ref.parts for part in range(ref.parts + 1)]
         chunks = [record[first:end] for first, end in pairwise(cuts)]
         if max(map(len, chunks)) > self._io.part_size:
@@ -242,18 +356,16 @@ class _Lost:
                     yield start
 
 
+def _cut(slice_: Slice, bounds: list[int], starts: list[SnapshotRef]) -> Iterator[Segment]:
+    """The segments that begin after each number of `bounds` and end with the next."""
+    for before, end in pairwise(bounds):
+        start = max((ref for ref in starts if ref.kept and ref.covers <= before), key=_covers, default=None)
+        yield segment_of(slice_, before + 1, end, start)
+
+
+def _count(piece: Segment | _Gap) -> int:
+    return len(piece.indexes) if isinstance(piece, _Gap) else 1
+
+
 def _covers(ref: SnapshotRef) -> int:
     return ref.covers
-
-
-def _ends(layout: Layout, low: int, high: int, first: int, last: int, refs: Iterable[SnapshotRef]) -> list[int]:
-    """Where the segments low..high end, after the number that precedes them.
-
-    Where two have met is known only of those that a snapshot lies between; of the others each gets one number, and the
-    first of them the rest.
-    """
-    known = {layout.after(ref.segments) - 1: ref.covers for ref in refs}
-    ends = [last]
-    for position in range(high - 1, low - 1, -1):
-        ends.append(known.get(position, ends[-1] - 1))
-    return [first - 1, *reversed(ends)]

@@ -12,9 +12,9 @@ from foldpoint.codecs.head import Head
 from foldpoint.codecs.segment import (
     Footing,
     Segment,
+    Snapshot,
     SnapshotRef,
     Span,
-    Told,
     decode_snapshot,
     encode_segment,
     encode_snapshot,
@@ -25,7 +25,7 @@ from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.io import LOST_PARTS
 from foldpoint.engine.reading import Reader, add_segment
-from foldpoint.engine.snapshot import events_of, snapshot_events
+from foldpoint.engine.snapshot import events_of, snapshot_of
 from foldpoint.engine.view import View
 from foldpoint.errors import Conflict, StrayRecord
 from foldpoint.settings import Settings
@@ -111,7 +111,7 @@ class Sealer:
 
     def _snapshot(self, head: Head, view: View, idle: bool) -> tuple[Head, Slice]:
         """With a snapshot of everything sealed, unless the first one would hardly be smaller than the log itself."""
-        snapshot = snapshot_events(view.slice, head.sealed)
+        snapshot = snapshot_of(view.slice, head.sealed)
         content = encode_snapshot(snapshot)
         if len(content) > MAX_PAYLOAD:
             return head, view.slice  # nobody could read it
@@ -139,7 +139,7 @@ class Sealer:
                 return replace(head, kept=ref, kept_logged=0) if kept else head
         raise Conflict(f"thread {head.thread_id!r}: {_ATTEMPTS} snapshot numbers were taken by others; call again")
 
-    def _restart(self, view: View, head: Head, snapshot: list[Told], again: Callable[[], list[Told]]) -> Slice:
+    def _restart(self, view: View, head: Head, snapshot: Snapshot, again: Callable[[], Snapshot]) -> Slice:
         """The slice that begins with the snapshot just written, keeping what is known of its checkpoint.
 
         And what an event is compressed against that is put meanwhile.
@@ -162,7 +162,7 @@ class Sealer:
         return slice_
 
 
-def _opened(codec: int, body: bytes) -> list[Told]:
+def _opened(codec: int, body: bytes) -> Snapshot:
     return decode_snapshot(inflate(codec, body))
 
 
