@@ -33,6 +33,10 @@ class LostRecord(CorruptRecord):
     """The log needs a record that the store does not hold, and it cannot be restored from what it was made of."""
 
 
+class MisfitRecord(LostRecord):
+    """Something else stands in the place of a record that the store has lost: a sealer held up over a crash put it."""
+
+
 class StrayRecord(CorruptRecord):
     """No head names the record and it does not fit the log: a crash took the heads and events that it was made with."""
 

@@ -203,7 +203,7 @@ def test_what_is_still_in_its_grace_fills_in(rest: str) -> None:
             "events": [keys.event(stream.layout.epoch, seq) for seq in range(span.first, span.last + 1)],
         }
         if rest == "segments":
-            stream.store.remove_many(made_of["events"])
+            stream.store.remove_many([*made_of["events"], keys.segment(stream.layout.epoch, 2)])
         for one in [key, stream.layout.span_key(position), made_of[rest][-1]]:
             lose(stream, one)
         kept.append(goes_on(stream, unharmed).checkpoints)

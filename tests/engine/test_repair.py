@@ -1056,6 +1056,28 @@ def lose_connection() -> None:
     raise StoreUnavailable("gone")
 
 
+@pytest.mark.parametrize("by", ["a reader", "the checker"])
+def test_a_shorter_segment_that_a_sealer_held_up_put_in_the_place_of_a_lost_one_is_replaced(by: str) -> None:
+    stream = with_levels()
+    expected, records, layout = stream.contents(), stream.store.records(), stream.layout
+    for position, segment in enumerate(stream.segments()):
+        last = segment.span.last - 1
+        if layout.place(position).level > 1 or last < segment.span.first:
+            continue
+        events = tuple(one for one in segment.events if one[0] <= last)
+        shorter = replace(segment, span=replace(segment.span, last=last), events=events)
+        key, io = layout.key(position), stream.engine.io
+        stream.store.remove_many([key])
+        stream.store.create([(key, io.seal(key, envelope.SEGMENT, 0, bytes(encode_segment(shorter))))], ttl=None)
+        if by == "the checker":
+            assert not verify_stream(stream.fresh(), "t", "").sound
+            assert verify_stream(stream.fresh(), "t", "", repair=True).sound
+            whole(stream)
+        assert stream.contents() == expected
+        whole(stream)
+        stream.store.bring_back(records)
+
+
 @pytest.mark.parametrize("after", range(1, 6))
 def test_a_rewrite_over_a_crash_begins_again(after: int) -> None:
     """What it had written may be gone, and nothing else tells what that held."""

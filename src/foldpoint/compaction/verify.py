@@ -205,11 +205,11 @@ class _Check:
         if len(self.spans) < len(self._layout) or not self.spans:
             return
         ends = [Span(self._head.sealed + 1, 0), *self.spans, Span(0, 0)]
-        for newer, older in pairwise(ends):
+        for below, (newer, older) in enumerate(pairwise(ends), start=1):
             if newer.first != older.last + 1:
-                self._note(
-                    3, self._log.key, f"number {newer.first} is sealed, and what goes before ends at {older.last}"
-                )
+                problem = f"number {newer.first} is sealed, and what goes before ends at {older.last}"
+                key = self._layout.key(max(0, len(self._layout) - below))
+                self._unread(CorruptRecord(key, problem), key, invariant=3)
 
     def _span_record(self, position: int, span: Span) -> None:
         key = self._layout.span_key(position)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -18,7 +18,7 @@ from foldpoint.engine.io import RecordIO
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.records import HeadRecord
 from foldpoint.engine.snapshot import events_of
-from foldpoint.errors import CorruptRecord, LostRecord, UnsupportedFormat
+from foldpoint.errors import CorruptRecord, MisfitRecord, UnsupportedFormat
 
 _READ_AHEAD = 8
 """At most so many segments are read at once on the way back through a log."""
@@ -26,7 +26,7 @@ _UNMERGED_AT_ONCE = 64
 _SPANS_AT_ONCE = 4096
 """At most so many segments of level 1, and spans, are read at once to find an id."""
 _ELSEWHERE = "builds upon events that the store has lost, and holds others in their place"
-_LATE = "stands for the log up to {}, not to {}: the store has lost what was there, and a sealer held up took its place"
+_HELD_UP = "the store has lost what was there, and a sealer that was held up has put this in its place"
 _MOST_SINCE_SNAPSHOT = 1 << 16
 """Far more segments than any head names without a snapshot: all of them are read at once."""
 
@@ -65,7 +65,8 @@ class Reader:
         last = dict(zip(before, islice(found, len(before)), strict=True))
         layout = Layout.of(head)
         slice_ = self._start(layout, head.snapshot, parts, layout.after(first), last)
-        self._add_segments(slice_, segment_keys, [*islice(found, len(segment_keys))])
+        for segment in self._consecutive(segment_keys, islice(found, len(segment_keys)), head.sealed + 1):
+            add_segment(slice_, segment)
         self._open_slots(slice_, dict(zip(tail, found, strict=True)))
         self._add_beyond(slice_, head)
         return slice_
@@ -124,6 +125,9 @@ class Reader:
         held: list[Segment] = []
         while last > 0:
             held, end = self._segments_back(layout, held, end, last, last)
+            if held[-1].span.last < last:
+                problem = f"ends at {held[-1].span.last}, and {last} is sealed"
+                raise MisfitRecord(layout.key(end + len(held) - 1), f"{problem}; {_HELD_UP}")
             start = held[-1].span.start
             first = held[-1].span.folds_from
             held, end = self._segments_back(layout, held, end, first, last)
@@ -144,7 +148,8 @@ class Reader:
             if end == 0:
                 raise CorruptRecord(keys.event(layout.epoch, first), "in no segment, and below the sealed number")
             count = min(count * 2, _READ_AHEAD, end) if held else 1
-            held = [*self.segments(layout, range(end - count, end)), *held]
+            following = held[0].span.first if held else None
+            held = [*self.segments(layout, range(end - count, end), following), *held]
             end -= count
 
     def stretch(self, layout: Layout, positions: range, span: Span) -> Slice:
@@ -156,7 +161,7 @@ class Reader:
         segment_keys = [layout.key(position) for position in positions]
         found = self.io.read([*snapshot_keys, *segment_keys])
         parts, records = found[: len(snapshot_keys)], found[len(snapshot_keys) :]
-        segments = [self.segment(key, record) for key, record in zip(segment_keys, records, strict=True)]
+        segments = self._consecutive(segment_keys, records, None)
         return self.slice(layout, span.start, segments, positions[0] + 1, last=span.last, parts=parts)
 
     def spans(self, layout: Layout, end: int, *, present: bool = False) -> Iterator[Span]:
@@ -190,11 +195,22 @@ class Reader:
         except Malformed as error:
             raise CorruptRecord(key, str(error)) from error
 
-    def segments(self, layout: Layout, positions: Iterable[int]) -> list[Segment]:
-        """In one round trip."""
+    def segments(self, layout: Layout, positions: Iterable[int], following: int | None = None) -> list[Segment]:
+        """Consecutive ones, in one round trip. following: the number after the last, where that is known."""
         segment_keys = [layout.key(position) for position in positions]
-        found = self.io.read(segment_keys)
-        return [self.segment(key, record) for key, record in zip(segment_keys, found, strict=True)]
+        return self._consecutive(segment_keys, self.io.read(segment_keys), following)
+
+    def _consecutive(
+        self, segment_keys: Sequence[bytes], records: Iterable[bytes | None], following: int | None
+    ) -> list[Segment]:
+        """What is in the records. Raises MisfitRecord for one that does not end where the next begins."""
+        segments = [self.segment(key, record) for key, record in zip(segment_keys, records, strict=True)]
+        starts = [*(segment.span.first for segment in segments[1:]), following]
+        for key, segment, start in zip(segment_keys, segments, starts, strict=False):
+            if start is not None and segment.span.last + 1 != start:
+                problem = f"ends at {segment.span.last}, and what follows begins at {start}"
+                raise MisfitRecord(key, f"{problem}; {_HELD_UP}")
+        return segments
 
     def slice(
         self,
@@ -231,7 +247,8 @@ class Reader:
         again = partial(self.snapshot, part_keys, parts)
         snapshot = again()
         if snapshot.covers != ref.covers:
-            raise LostRecord(part_keys[0], _LATE.format(snapshot.covers, ref.covers))
+            problem = f"stands for the log up to {snapshot.covers}, not {ref.covers}"
+            raise MisfitRecord(part_keys[0], f"{problem}; {_HELD_UP}")
         try:
             return Slice(
                 layout.epoch,
@@ -264,10 +281,6 @@ class Reader:
             return decode_segment(self.io.inflate(key, record, SEGMENT))
         except Malformed as error:
             raise CorruptRecord(key, str(error)) from error
-
-    def _add_segments(self, slice_: Slice, segment_keys: list[bytes], records: list[bytes | None]) -> None:
-        for key, record in zip(segment_keys, records, strict=True):
-            add_segment(slice_, self.segment(key, record))
 
     def _open_slots(self, slice_: Slice, records: dict[int, bytes | None]) -> None:
         """Take in what was read of a window.

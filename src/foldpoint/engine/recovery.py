@@ -10,7 +10,7 @@ from foldpoint.codecs.head import Head
 from foldpoint.engine import keys, repair
 from foldpoint.engine.reading import Reader
 from foldpoint.engine.view import View
-from foldpoint.errors import CorruptRecord, LostRecord, StrayRecord
+from foldpoint.errors import CorruptRecord, LostRecord, MisfitRecord, StrayRecord
 
 log = logging.getLogger("foldpoint")
 
@@ -70,7 +70,8 @@ class Recovery:
             raise error
         try:
             may = error.key not in waiting and self._restores[error.key] <= _ATTEMPTS
-            restored = may and repair.restore(self._reader, head, error.key)
+            replace = isinstance(error, MisfitRecord)
+            restored = may and repair.restore(self._reader, head, error.key, replace=replace)
         except LostRecord as deeper:
             self.restore(head, deeper, (*waiting, error.key))
             return  # to be read again: then this one's turn comes
