@@ -22,8 +22,8 @@ from rich.table import Table
 from reliability.network import NetworkUnavailable, enter
 from torture import flips as flipping
 from torture import fuzz as fuzzing
+from torture import interleaved, plays, targets
 from torture import kills as killing
-from torture import plays, targets
 from torture.batch import Outcome, outcomes
 
 EXAMPLES = """
@@ -32,6 +32,7 @@ Examples:
   python -m torture                                  everything, two hours
   python -m torture machine --runs 500 --store node
   python -m torture machine --store node --seed 17 --runs 100 --shrink
+  python -m torture interleave --runs 5000
   python -m torture kills --store sqlite --runs 50
   python -m torture flips --kind head --json
   python -m torture fuzz --only event --minutes 10
@@ -59,7 +60,7 @@ def main(context: click.Context) -> None:
         return
     _in_a_network()
     failed = False
-    for command in (machine, kills, flips, fuzz):
+    for command in (machine, interleave, kills, flips, fuzz):
         try:
             context.invoke(command)
         except SystemExit:
@@ -94,6 +95,22 @@ def machine(runs: int, stores: Sequence[str], seed: int | None, shrink: bool, wo
         batch = partial(plays.play, store, runs=min(runs, plays.RUNS), shrink=shrink)
         jobs += [(f"machine --store {store}", batch, number) for number in _seeds(seed, count)]
     _finish(_batches("machine", "histories", jobs, workers), as_json)
+
+
+@main.command()
+@click.option("--runs", default=20_000, show_default=True, help="Histories in all.")
+@_SEED
+@_WORKERS
+@_JSON
+def interleave(runs: int, seed: int | None, workers: int, as_json: bool) -> None:
+    """Writers, readers, compactors and others on one thread, interleaved call by call, and a crash of all nodes.
+
+    What was acknowledged is compared while they are at it, afterwards, and verified. 20 runs share a seed.
+    """
+    count = max(1, round(runs / interleaved.RUNS))
+    batch = partial(interleaved.play, runs=min(runs, interleaved.RUNS))
+    jobs = [("interleave", batch, number) for number in _seeds(seed, count)]
+    _finish(_batches("interleave", "histories", jobs, workers), as_json)
 
 
 @main.command()

@@ -280,13 +280,15 @@ def test_a_large_value_with_an_edit_refers_to_the_channel_alone_that_it_repeats(
     assert writes_through(9, "0001", [edited], base) == [edited]
 
 
-def test_a_value_made_of_several_refers_to_them_all() -> None:
-    parts = {f"part {n}": noise(10_000, n) for n in range(4)}
+@pytest.mark.parametrize(("count", "size"), [(4, 10_000), (6, 5_000), (50, 600)])
+def test_a_value_made_of_several_refers_to_them_all(count: int, size: int) -> None:
+    """Also if they are more than the places at which it is looked at."""
+    parts = {f"part {n}": noise(size, n) for n in range(count)}
     base = based_on(7, step(1, {name: Value("bytes", data) for name, data in parts.items()}))
     joined = Write("task", 0, "result", Value("bytes", b"-".join(parts.values())))
     payload = encode_writes(9, "0001", [joined], base)
-    assert len(payload) < 300
-    assert sorted(unpack(payload)[5][0][4]) == [0, 1, 2, 3]
+    assert len(payload) < 200 + 20 * count
+    assert sorted(unpack(payload)[5][0][4]) == [*range(count)]
     assert writes_through(9, "0001", [joined], base) == [joined]
 
 

@@ -478,21 +478,26 @@ def _repeated(body: bytes, seq: int, base: Base, channel: str | None) -> dict[in
     """
     candidates, channels, writes_at = _candidates(len(body), seq, base, channel), base.channels, dict(base.writes())
     read: dict[int | str, bytes] = {}
+
+    def content(one: int | str) -> bytes:
+        if one not in read:
+            read[one] = _context([one], seq, channels, writes_at.__getitem__)
+        return read[one]
+
     holding = set()
     missing = 0
     for at in range(len(body) // (2 * _SAMPLES), len(body), len(body) // _SAMPLES):
         sample = body[at : at + _SAMPLE_BYTES]
-        for one in candidates:
-            if one not in read:
-                read[one] = _context([one], seq, channels, writes_at.__getitem__)
-            if read[one].rfind(sample) >= 0:  # what is repeated is mostly new itself
-                holding.add(one)
-                break
-        else:
-            missing += 1
-            if missing > _MISSING_SAMPLES:
-                return {}
-    return {one: read[one] for one in reversed(candidates) if one in holding}
+        # From behind: what is repeated is mostly new itself.
+        found = next((one for one in candidates if content(one).rfind(sample) >= 0), None)
+        missing += found is None
+        if missing > _MISSING_SAMPLES:
+            return {}
+        holding.add(found)
+    found_in = sum(len(content(one)) for one in holding if one is not None)
+    if found_in * _REFERENCE_GAIN < len(body) * (_REFERENCE_GAIN - 1):
+        holding.update(candidates)  # it is made of more pieces than there are samples
+    return {one: content(one) for one in reversed(candidates) if one in holding}
 
 
 def _candidates(size: int, seq: int, base: Base, channel: str | None) -> list[int | str]:

@@ -198,10 +198,7 @@ class _Lost:
         return self._ends(lost, self._starts_around(low, after - 1))[0]
 
     def _told(self, low: int, high: int, pieces: list[Segment | _Gap]) -> list[Segment]:
-        """What the positions low..high hold, in consecutive segments, those of gaps from the events; none if one is
-        gone.
-
-        """
+        """What positions low..high hold, in consecutive segments, those of gaps from events; none if one is gone."""
         told = [piece for piece in pieces if isinstance(piece, Segment)]
         if len(told) == len(pieces):
             return told
