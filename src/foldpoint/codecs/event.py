@@ -10,9 +10,11 @@ filtering touch no value.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import cached_property
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from foldpoint.codecs import delta as deltas
@@ -47,6 +49,11 @@ _REFERENCE_GAIN = 8
 _REFERENCE_LEVEL = 3
 _SAMPLES, _SAMPLE_BYTES, _MISSING_SAMPLES = 4, 16, 1
 """Of so many places of a body, how many may stand nowhere else. With more that is new it gets not that much smaller."""
+
+_LEAST_REFERRED, _MOST_CANDIDATES = 64, 256
+"""Bytes of what is referred to; and how much of it one body is compared with."""
+_MOST_HELD = 1 << 24
+"""Bytes of what was read for the bodies of an event, and may serve for the next one."""
 
 State = Mapping[str, Stored]
 WritesAt = Callable[[int], list[Write]]
@@ -155,6 +162,18 @@ def builds_on(event: Event) -> list[int]:
     return back if event.base is None else [event.base, *back]
 
 
+def needs(event: Event) -> list[int]:
+    """The numbers of the events that must be folded before this one, each once: as `builds_on`, but the base of writes
+    only where they refer to what its channels hold. Raises Malformed.
+    """
+    numbers = list(dict.fromkeys(builds_on(event)))
+    if event.kind == WRITES and event.base is not None:
+        references = (one for entry in event.fields[5] if len(entry) > 4 for one in entry[4] or ())
+        if all(type(one) is int and one < 0 for one in references):
+            numbers.remove(event.base)
+    return numbers
+
+
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +216,8 @@ def _checkpoint_fields(seq: int, checkpoint: Checkpoint, base: Base | None) -> l
     header = base.folded.header if base else EMPTY
     state: State = base.state() if base else {}
     coded = ((name, deltas.encode(state.get(name), value)) for name, value in checkpoint.channels.items())
-    changed = {name: _refer(delta, seq, base, name) for name, delta in coded if delta is not None}
+    sources = _Sources(seq, base)
+    changed = {name: sources.refer(delta, name) for name, delta in coded if delta is not None}
     removed = [name for name in state if name not in checkpoint.channels]
     positions = positions_of(checkpoint.header, [*changed, *removed])
     checkpoint_id, *rest = diff_header(header, checkpoint.header)
@@ -354,10 +374,10 @@ def fold_state(event: Event, names: Sequence[str], base: Channels | None, writes
 def encode_writes(seq: int, checkpoint_id: str, writes: list[Write], base: Base | None) -> bytes:
     """The payload of one task's `writes`: all share task_id and task_path."""
     positions = positions_of(base.folded.header, [write.channel for write in writes]) if base else {}
-    packed = []
+    packed, sources = [], _Sources(seq, base)
     for at, write in enumerate(writes):
         type_ = None if write.value.type == deltas.DEFAULT_TYPE else write.value.type
-        body, references = _refer_body(write.value.data, seq, base, None)
+        body, references = sources.refer_body(write.value.data, None)
         entry = [
             positions.get(write.channel, write.channel),
             body,
@@ -423,105 +443,141 @@ def is_plain(write: Write) -> bool:
 # -- references: bytes that stand elsewhere in the base ----------------------------------------------------------------
 
 
-def _refer(delta: list[Any], seq: int, base: Base | None, channel: str) -> list[Any]:
-    body, references = _refer_body(delta[0], seq, base, channel)
-    return delta if references is None else deltas.with_references(delta, body, references)
+class _Sources:
+    """What the bodies of one event are compared with: looked at once for all of them, if one is large enough."""
 
+    def __init__(self, seq: int, base: Base | None) -> None:
+        self._seq = seq
+        self._base = base
+        self._contents: dict[int | str, bytes] = {}
 
-def _refer_body(data: bytes | Rope, seq: int, base: Base | None, channel: str | None) -> tuple[Any, list[Any] | None]:
-    """(data, None), or (a frame or where to copy it from, what that refers to) where a large body gets much smaller."""
-    if base is None or len(data) < REFERENCE_BODY:
-        return data, None
-    body = bytes(data)
-    if (copy := _find_copy(body, seq, base)) is not None:
-        return copy
-    repeated = _repeated(body, seq, base, channel)
-    if not repeated:
-        return body, None
-    frame = compress(body, _REFERENCE_LEVEL, b"".join(repeated.values()))
-    if len(frame) * _REFERENCE_GAIN > len(body):
-        return body, None
-    return frame, [*repeated]
+    def refer(self, delta: list[Any], channel: str) -> list[Any]:
+        body, references = self.refer_body(delta[0], channel)
+        return delta if references is None else deltas.with_references(delta, body, references)
 
+    def refer_body(self, data: bytes | Rope, channel: str | None) -> tuple[Any, list[Any] | None]:
+        """(data, None), or (a frame or where to copy it from, what that refers to) where it gets much smaller."""
+        if self._base is None or len(data) < REFERENCE_BODY:
+            return data, None
+        body = bytes(data)
+        if (copy := self._find_copy(body)) is not None:
+            return copy
+        repeated = self._repeated(body, channel)
+        if not repeated:
+            return body, None
+        frame = compress(body, _REFERENCE_LEVEL, b"".join(repeated.values()))
+        if len(frame) * _REFERENCE_GAIN > len(body):
+            return body, None
+        return frame, [*repeated]
 
-def _find_copy(body: bytes, seq: int, base: Base) -> tuple[list[int], list[Any]] | None:
-    """([where, how many bytes], what that refers to): a task's write becomes the channel's value as it is, or is it."""
-    if (name := _channel_of(body, base.state())) is not None:
-        return [0, len(body)], [positions_of(base.folded.header, [name]).get(name, name)]
-    budget, beginning = len(body) * _REFERENCE_RATIO, body[:_SAMPLE_BYTES]
-    for at, writes in reversed(base.writes()):
-        budget -= sum(len(write.value.data) for write in writes)
-        if budget < 0:
-            return None
-        before = 0
-        for write in writes:
-            data = write.value.data
-            start = data.find(beginning)
-            if start >= 0 and not data.startswith(body, start):
-                start = data.find(body, start)  # takes much longer to begin
-            if start >= 0:
-                return [before + start, len(body)], [at - seq]
-            before += len(data)
-    return None
+    @cached_property
+    def _state(self) -> State:
+        return self._base.state() if self._base else {}
 
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return positions_of(self._base.folded.header, self._state) if self._base else {}
 
-def _channel_of(body: bytes, state: State) -> str | None:
-    """A channel that holds just these bytes."""
-    wanted = Rope(body)
-    return next((name for name, stored in state.items() if stored.data.equals(wanted)), None)
+    @cached_property
+    def _by_size(self) -> list[tuple[int, str]]:
+        """The channels, smallest first."""
+        return sorted((len(stored.data), name) for name, stored in self._state.items())
 
+    @cached_property
+    def _writes(self) -> dict[int, list[Write]]:
+        """By number, the last ones first."""
+        return dict(reversed([*self._base.writes()])) if self._base else {}
 
-def _repeated(body: bytes, seq: int, base: Base, channel: str | None) -> dict[int | str, bytes]:
-    """References and what they refer to, if samples of the body stand there; the best comes last, next to the body.
+    @cached_property
+    def _logged(self) -> list[tuple[int, int, list[tuple[int, bytes]]]]:
+        """The numbers of those, how many bytes each has, and its bodies that are large, with where they begin."""
+        found = []
+        for at, writes in self._writes.items():
+            size, large = 0, []
+            for data in (write.value.data for write in writes):
+                if len(data) >= REFERENCE_BODY:
+                    large.append((size, data))
+                size += len(data)
+            found.append((at, size, large))
+        return found
 
-    To compress a body against what it does not repeat would take longer than all else of a put.
-    """
-    candidates, channels, writes_at = _candidates(len(body), seq, base, channel), base.channels, dict(base.writes())
-    read: dict[int | str, bytes] = {}
+    def _find_copy(self, body: bytes) -> tuple[list[int], list[Any]] | None:
+        """([where, how many bytes], what that refers to): a task's write becomes the channel's value, or is it."""
+        if (name := self._channel_of(body)) is not None:
+            return [0, len(body)], [self._positions.get(name, name)]
+        budget, beginning = len(body) * _REFERENCE_RATIO, body[:_SAMPLE_BYTES]
+        for at, size, large in self._logged:
+            budget -= size
+            if budget < 0:
+                return None
+            for before, data in large:
+                start = data.find(beginning)
+                if start >= 0 and not data.startswith(body, start):
+                    start = data.find(body, start)  # takes much longer to begin
+                if start >= 0:
+                    return [before + start, len(body)], [at - self._seq]
+        return None
 
-    def content(one: int | str) -> bytes:
-        if one not in read:
-            read[one] = _context([one], seq, channels, writes_at.__getitem__)
-        return read[one]
+    def _channel_of(self, body: bytes) -> str | None:
+        """A channel that holds just these bytes."""
+        wanted, first = Rope(body), bisect_left(self._by_size, (len(body), ""))
+        for size, name in islice(self._by_size, first, None):
+            if size > len(body):
+                return None
+            if self._state[name].data.equals(wanted):
+                return name
+        return None
 
-    holding = set()
-    missing = 0
-    for at in range(len(body) // (2 * _SAMPLES), len(body), len(body) // _SAMPLES):
-        sample = body[at : at + _SAMPLE_BYTES]
-        # From behind: what is repeated is mostly new itself.
-        found = next((one for one in candidates if content(one).rfind(sample) >= 0), None)
-        missing += found is None
-        if missing > _MISSING_SAMPLES:
-            return {}
-        holding.add(found)
-    found_in = sum(len(content(one)) for one in holding if one is not None)
-    if found_in * _REFERENCE_GAIN < len(body) * (_REFERENCE_GAIN - 1):
-        holding.update(candidates)  # it is made of more pieces than there are samples
-    return {one: content(one) for one in reversed(candidates) if one in holding}
+    def _repeated(self, body: bytes, channel: str | None) -> dict[int | str, bytes]:
+        """References and what they refer to, if samples of the body stand there; the best comes last, next to the body.
 
+        To compress a body against what it does not repeat would take longer than all else of a put.
+        """
+        candidates = self._candidates(len(body), channel)
+        if sum(map(len, self._contents.values())) > _MOST_HELD:
+            self._contents.clear()
+        holding = set()
+        missing = 0
+        for at in range(len(body) // (2 * _SAMPLES), len(body), len(body) // _SAMPLES):
+            sample = body[at : at + _SAMPLE_BYTES]
+            # From behind: what is repeated is mostly new itself.
+            found = next((one for one in candidates if self._content(one).rfind(sample) >= 0), None)
+            missing += found is None
+            if missing > _MISSING_SAMPLES:
+                return {}
+            holding.add(found)
+        found_in = sum(len(self._content(one)) for one in holding if one is not None)
+        if found_in * _REFERENCE_GAIN < len(body) * (_REFERENCE_GAIN - 1):
+            holding.update(candidates)  # it is made of more pieces than there are samples
+        return {one: self._content(one) for one in reversed(candidates) if one in holding}
 
-def _candidates(size: int, seq: int, base: Base, channel: str | None) -> list[int | str]:
-    """What a body may refer to within the budget: the channel's own old value, the writes logged last, other channels.
+    def _content(self, reference: int | str) -> bytes:
+        if reference not in self._contents:
+            channels = self._base.channels if self._base else None
+            self._contents[reference] = _context([reference], self._seq, channels, self._writes.__getitem__)
+        return self._contents[reference]
 
-    The best comes first.
-    """
-    budget = size * _REFERENCE_RATIO
-    state = base.state()
-    positions = positions_of(base.folded.header, state)
-    candidates: list[tuple[int | str, int]] = []
-    if channel is not None and channel in state:
-        candidates.append((positions.get(channel, channel), len(state[channel].data)))
-    for at, writes in reversed(base.writes()):
-        candidates.append((at - seq, sum(len(write.value.data) for write in writes)))
-    for name, stored in sorted(state.items(), key=lambda item: len(item[1].data)):
-        if name != channel:
-            candidates.append((positions.get(name, name), len(stored.data)))
-    chosen: list[int | str] = []
-    for reference, length in candidates:
-        if 64 <= length <= budget:
-            budget -= length
-            chosen.append(reference)
-    return chosen
+    def _candidates(self, size: int, channel: str | None) -> list[int | str]:
+        """What a body may refer to within the budget: the channel's old value, the writes logged last, other channels.
+
+        The best comes first.
+        """
+        budget = size * _REFERENCE_RATIO
+        wanted: list[tuple[int | str, int]] = [(at - self._seq, length) for at, length, _ in self._logged]
+        if channel is not None and channel in self._state:
+            wanted.insert(0, (self._positions.get(channel, channel), len(self._state[channel].data)))
+        chosen: list[int | str] = []
+        for reference, length in wanted:
+            if _LEAST_REFERRED <= length <= budget:
+                budget -= length
+                chosen.append(reference)
+        for length, name in islice(self._by_size, bisect_left(self._by_size, (_LEAST_REFERRED, "")), None):
+            if length > budget or len(chosen) >= _MOST_CANDIDATES:
+                break
+            if name != channel:
+                budget -= length
+                chosen.append(self._positions.get(name, name))
+        return chosen
 
 
 def _body(body: Any, references: Any, seq: int, base: Channels | None, writes_at: WritesAt) -> bytes:

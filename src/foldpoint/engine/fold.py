@@ -8,11 +8,13 @@ the index is negative.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from foldpoint.codecs.event import (
     CHECKPOINT,
@@ -28,6 +30,7 @@ from foldpoint.codecs.event import (
     fold_state,
     fold_writes,
     is_plain,
+    needs,
     unpack_event,
 )
 from foldpoint.codecs.header import EMPTY, names_of
@@ -42,6 +45,8 @@ _RECENT_STATES = 4
 REFERRED_WRITES = 64
 """So many events of writes, the last, are looked at for what an event repeats: of a thousand tasks each would look at
 all that came before."""
+_READ_BYTES = 32 << 20
+"""So many bytes of writes that were read are remembered."""
 _STATE_STRIDE = 32
 """While folding a chain every so many states are remembered, so that walking back refolds a bounded number."""
 _SLICE_BYTES, _EVENT_BYTES = 5000, 500
@@ -132,6 +137,50 @@ class Known(NamedTuple):
     state: Mapping[str, Stored] = MappingProxyType({})
 
 
+class _Folding:
+    """Folds events in the order of their numbers, and lets go what no later one needs.
+
+    Each of a thousand may need the one before: a call within a call would go too deep, and to hold them all would take
+    a thousand times what one of them takes.
+    """
+
+    def __init__(self, slice_: Slice, needs: dict[int, list[int]]) -> None:
+        """needs: of each number that is to be folded what that needs."""
+        self.states: dict[int, State] = {}
+        self.writes: dict[int, list[Write]] = {}
+        self.passed: dict[int, State] = {}
+        self.passed_writes: dict[int, list[Write]] = {}
+        self._slice = slice_
+        self._needs = needs
+        self._left = Counter(chain.from_iterable(needs.values()))
+
+    def run(self, *, walks_back: bool) -> None:
+        """walks_back: what is let go is needed next; of a long way the last part of it, and now and then all."""
+        for position, seq in enumerate(sorted(self._needs)):
+            event = self._slice.events[seq]
+            folded: Any = self._slice.fold(event, self.states, self.writes)
+            (self.states if event.kind == CHECKPOINT else self.writes)[seq] = folded
+            self._let_go(self._needs[seq])
+            if walks_back and position % _STATE_STRIDE < _STATE_STRIDE - 1:
+                continue
+            if walks_back:
+                self._slice.remember_folded(self.states, self.writes)
+            self.passed.clear()
+            self.passed_writes.clear()
+
+    def _let_go(self, needed: list[int]) -> None:
+        for one in needed:
+            self._left[one] -= 1
+            if not self._left[one] and one in self.states:
+                self.passed[one] = self.states.pop(one)
+            if not self._left[one] and one in self.writes:
+                self.passed_writes[one] = self.writes.pop(one)
+
+
+def _size(writes: list[Write]) -> int:
+    return sum(len(write.value.data) for write in writes)
+
+
 class Slice:
     """Events of a stream and what they fold to. Not thread-safe: its stream's lock guards it.
 
@@ -170,6 +219,9 @@ class Slice:
         self._unpacked: list[int] = []
         self._writes: dict[int, list[Write]] = {}
         self._writes_bytes = 0
+        self._read: dict[int, list[Write]] = {}
+        self._read_bytes = 0
+        self._passed_writes: dict[int, list[Write]] = {}
         self._checks: dict[int, bytes] = {}
         for event, check in snapshot:
             self.add(event, check)
@@ -391,37 +443,13 @@ class Slice:
         """The channels of the checkpoint at `seq`. The dict is shared: do not change it."""
         if (known := self._states.get(seq)) is not None:
             return known
-        chain: list[Event] = []
-        at: int | None = seq
-        state: State = {}
-        while at is not None:
-            known = self._known_state(at)
-            if known is not None:
-                state = known
-                break
-            event = self.events.get(at)
-            if event is None:
-                state = self._states[at] = self.earlier.state(at)
-                break
-            chain.append(self._checkpoint(event))
-            at = event.base
-        base, passed = None, dict[int, State]()
-        if chain and at is not None:
-            base = Channels(self._names(at), lambda state=state: state)  # type: ignore[misc]
-        for position, event in enumerate(reversed(chain)):
-            names = self._names(event.seq)
-            try:
-                state = fold_state(event, names, base, self.writes)
-            except Malformed as error:
-                raise self._corrupt(event.seq, error) from error
-            if position % _STATE_STRIDE == _STATE_STRIDE - 1:
-                self._states[event.seq] = state
-                passed.clear()
-            else:
-                passed[event.seq] = state
-            base = Channels(names, lambda state=state: state)  # type: ignore[misc]
-        if chain:
-            self._passed = {} if seq == self.checkpoints.get(self.latest_id) else passed
+        state = self._known_state(seq)
+        if state is None and seq not in self.events:
+            state = self._states[seq] = self.earlier.state(seq)
+            return state
+        if state is None:
+            self._checkpoint(self.events[seq])
+            state = self._folded_to(seq).states[seq]
         self._passed.pop(seq, None)
         self._recent.pop(seq, None)
         self._recent[seq] = state
@@ -441,7 +469,7 @@ class Slice:
     def memory(self) -> int:
         """Bytes held, about: payloads, the last remembered state, writes that were just put, and what holds them."""
         held = _SLICE_BYTES + _EVENT_BYTES * len(self.events)
-        return held + self.size + self._state_bytes + self._writes_bytes
+        return held + self.size + self._state_bytes + self._writes_bytes + self._read_bytes
 
     def forget_states(self, *keep: int) -> None:
         """Drop remembered states and writes, and what else can be made of payloads again, but for `keep`."""
@@ -449,6 +477,9 @@ class Slice:
         self._states = {seq: state for seq, state in known.items() if state is not None}
         self._recent.clear()
         self._passed.clear()
+        self._passed_writes.clear()
+        self._read = {seq: writes for seq, writes in self._read.items() if keep and self._is_needed(seq)}
+        self._read_bytes = sum(map(_size, self._read.values()))
         self._writes = {seq: writes for seq, writes in self._writes.items() if keep and self._is_needed(seq)}
         self._writes_bytes = sum(len(write.value.data) for writes in self._writes.values() for write in writes)
         for seq in self._unpacked:
@@ -488,37 +519,85 @@ class Slice:
         return event.payload
 
     def writes(self, seq: int) -> list[Write]:
-        if seq in self._writes:
-            return self._writes[seq]
+        if (known := self._writes.get(seq, self._read.get(seq))) is not None:
+            return known
         if seq not in self.events:
             return self.earlier.writes(seq)
-        wanted = [self.events[seq]]
-        while wanted:  # not by calling itself: each of a thousand may refer to the one before
-            event = wanted[-1]
-            if unknown := self._unknown_writes(event):
-                wanted += unknown
-                continue
-            wanted.pop()
-            if event.seq not in self._writes:
-                self._writes[event.seq] = self._fold_writes(event)
-        return self._writes[seq]
+        if (found := self._passed_writes.pop(seq, None)) is None:
+            self._writes_event(self.events[seq])
+            found = self._folded_to(seq).writes[seq]
+        self._read[seq] = found
+        self._read_bytes += _size(found)
+        while self._read_bytes > _READ_BYTES and len(self._read) > 1:
+            self._read_bytes -= _size(self._read.pop(next(iter(self._read))))
+        return found
 
-    def _unknown_writes(self, event: Event) -> list[Event]:
-        """What must be folded before the writes of an event can be, and lies in this slice."""
-        if event.kind != WRITES:
-            raise CorruptRecord(keys.event(self.epoch, event.seq), "referred to as writes, and is something else")
-        before = [self.events[one] for one in self._builds_on(event) if one in self.events and one not in self._writes]
-        return [one for one in before if one.kind == WRITES]
+    def _known_writes(self, seq: int) -> list[Write] | None:
+        return self._writes.get(seq, self._read.get(seq, self._passed_writes.get(seq)))
 
-    def _fold_writes(self, event: Event) -> list[Write]:
-        base = None if event.base is None else self._channels(event.base)
+    def _folded_to(self, seq: int) -> _Folding:
+        """With what the event at a number folds to, which is not known yet."""
+        needs = self._unknown(seq)
+        folding = _Folding(self, needs)
+        # Who reads the latest is not going to walk back.
+        folding.run(walks_back=(self.about(seq) or "") < self.latest_id)
+        kinds = {self.events[one].kind for one in needs}
+        if CHECKPOINT in kinds:
+            self._passed = folding.passed
+        if WRITES in kinds:
+            self._passed_writes = folding.passed_writes
+        return folding
+
+    def _unknown(self, seq: int) -> dict[int, list[int]]:
+        """What has to be folded, with what each needs, so that the event at a number is."""
+        found: dict[int, list[int]] = {}
+        wanted = [seq]
+        while wanted:
+            at = wanted.pop()
+            if at not in found and (event := self.events.get(at)) is not None and not self._is_known(event):
+                wanted += found.setdefault(at, self._needs(event))
+        return found
+
+    def fold(self, event: Event, states: Mapping[int, State], writes: Mapping[int, list[Write]]) -> State | list[Write]:
+        """What an event folds to, from what is given and what is known."""
+
+        def writes_of(at: int) -> list[Write]:
+            return writes[at] if at in writes else self.writes(at)
+
+        def state() -> State:
+            assert event.base is not None
+            return states[event.base] if event.base in states else self.state(event.base)
+
+        base = None if event.base is None else Channels(self._names(event.base), state)
         try:
-            return fold_writes(event, base, self.writes)
+            if event.kind == CHECKPOINT:
+                return fold_state(event, self._names(event.seq), base, writes_of)
+            return fold_writes(self._writes_event(event), base, writes_of)
         except Malformed as error:
             raise self._corrupt(event.seq, error) from error
 
-    def _channels(self, seq: int) -> Channels:
-        return Channels(self._names(seq), lambda: self.state(seq))
+    def remember_folded(self, states: Mapping[int, State], writes: Mapping[int, list[Write]]) -> None:
+        self._states |= states
+        self._writes |= writes
+        self._writes_bytes += sum(map(_size, writes.values()))
+
+    def _is_known(self, event: Event) -> bool:
+        known = self._known_state if event.kind == CHECKPOINT else self._known_writes
+        return known(event.seq) is not None
+
+    def _needs(self, event: Event) -> list[int]:
+        try:
+            before = needs(event)
+        except Malformed as error:
+            raise self._corrupt(event.seq, error) from error
+        for found in (self.events[one] for one in before if one in self.events):
+            (self._checkpoint if found.seq == event.base else self._writes_event)(found)
+        return before
+
+    def _writes_event(self, event: Event) -> Event:
+        if event.kind != WRITES:
+            raise CorruptRecord(keys.event(self.epoch, event.seq), "referred to as writes, and is something else")
+        return event
 
     def _checkpoint(self, event: Event) -> Event:
         if event.kind != CHECKPOINT:

@@ -241,7 +241,7 @@ class Log:
                 return False
             try:
                 self.fill(view, view.last)
-                sealed = self.sealer.advance(view, idle=idle)
+                sealed = self.sealer.advance(view, last=view.head.slots[-1], idle=idle)
             except CorruptRecord as error:
                 self.recover(error)
                 continue

@@ -48,12 +48,14 @@ class Sealer:
         self.settings = settings
         self.clock = clock
 
-    def advance(self, view: View, *, idle: bool = False) -> View:
+    def advance(self, view: View, *, last: int | None = None, idle: bool = False) -> View:
         """Write the segment that follows `sealed`, and a snapshot if one is due: the view once its head is swapped.
 
+        last: no number after this one. After a crash that brought an older head back more are known than its window
+        has; segments of a window each are those that are there, or were, and so the next ones still fit.
         idle: no more may come, so the snapshot is made as small as what stays.
         """
-        segment, size = self._write_segment(view)
+        segment, size = self._write_segment(view, view.last if last is None else min(last, view.last))
         # One that another sealer wrote may hold events that this view has not seen, and the head will say they are
         # sealed: a snapshot without them would hide them.
         add_segment(view.slice, segment)
@@ -72,10 +74,10 @@ class Sealer:
             head = replace(head, mark=head.superseded, marked_at=int(self.clock.now()))
         return replace(view, head=head, slice=slice_, last=max(view.last, head.sealed))
 
-    def _write_segment(self, view: View) -> tuple[Segment, int]:
+    def _write_segment(self, view: View, last: int) -> tuple[Segment, int]:
         """The segment that follows `sealed`, ours or one that another sealer wrote first, and its stored size."""
         first = view.head.sealed + 1
-        segment = segment_of(view.slice, first, _last_that_fits(view.slice, first, view.last), view.head.kept)
+        segment = segment_of(view.slice, first, _last_that_fits(view.slice, first, last), view.head.kept)
         key = keys.segment(view.head.epoch, view.head.segments)
         codec, body = deflate(encode_segment(segment), self.settings.segment_level)
         record = self.io.seal(key, SEGMENT, codec, body)
