@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 from checkpoints import numbered, value
@@ -266,6 +268,64 @@ def test_a_thousand_writes_of_which_each_refers_to_the_one_before_are_read_from_
     entry = cold.latest()
     assert entry is not None
     assert [write.value.data for write in entry.writes()] == sorted(large + b"%d" % seq for seq in range(2, 1002))
+
+
+def forks(count: int, size: int) -> tuple[list[Event], list[bytes]]:
+    """Each forks from the first checkpoint, and writes before its checkpoint what the fork before it holds, edited."""
+    out = random.Random(1).randbytes(size)
+    slice_, outs = Slice(EPOCH), []
+    slice_.add(unpack_event(1, encode_checkpoint(1, Checkpoint(Header("0000"), {}), None)))
+    for seq in range(2, 3 * count, 3):
+        out = out[:100] + seq.to_bytes(4, "big") + out[104:]
+        fork, after = f"{seq:04}", f"{seq + 1:04}"
+        writes = [Write(f"t{seq}", 0, "out", Value("bytes", out))]
+        slice_.add(unpack_event(seq, encode_writes(seq, fork, writes, slice_.base_of(fork))))
+        forked = Checkpoint(Header(fork, "0000", 2, "", {"k": seq}), {"k": value(seq)})
+        slice_.add(unpack_event(seq + 1, encode_checkpoint(seq + 1, forked, slice_.base_for("0000"))))
+        child = Checkpoint(
+            Header(after, fork, 2, "", {"k": seq, "out": seq}), {**forked.channels, "out": writes[0].value}
+        )
+        slice_.add(unpack_event(seq + 2, encode_checkpoint(seq + 2, child, slice_.base_for(fork))))
+        outs.append(out)
+    return [*slice_.events.values()], outs
+
+
+def test_values_that_lead_from_fork_to_fork_are_read_from_the_last_on() -> None:
+    events, outs = forks(200, 5000)
+    assert sum(event.size for event in events[2:]) < 200 * 600
+    latest = slice_of(events).latest()
+    assert latest is not None
+    assert bytes(latest.state()["out"].data) == outs[-1]
+    history = slice_of(events)
+    found = [bytes(history.state(seq)["out"].data) for seq in range(4, 3 * 200 + 2, 3)]
+    assert found == outs
+
+
+def test_what_lies_on_the_way_to_a_value_is_not_held() -> None:
+    """Of hundreds of values that each refer to the one before a reader would take hundreds of times what one takes."""
+    size = 200_000
+    events, outs = forks(100, size)
+    for read in (lambda one: one.state(301)["out"], lambda one: one.writes(299)[0].value):
+        slice_ = slice_of(events)
+        gc.collect()
+        tracemalloc.start()
+        assert bytes(read(slice_).data) == outs[-1]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 40 * size
+        assert slice_.memory > size
+
+
+def test_what_bodies_are_compared_with_is_asked_for_once_an_event() -> None:
+    """A thousand bodies, after sixty tasks that had written a thousand each, took seconds."""
+    slice_ = slice_of([unpack_event(1, encode_checkpoint(1, Checkpoint(Header("a"), {}), None))])
+    slice_.add(unpack_event(2, encode_writes(2, "a", [write("t", idx, "small") for idx in range(100)], None)))
+    bodies = [Write("t", idx, "x", Value("bytes", random.Random(idx).randbytes(5000))) for idx in range(50)]
+    known = slice_.base_of("a")
+    assert known is not None
+    state, writes = Mock(side_effect=known.state), Mock(side_effect=known.writes)
+    encode_writes(3, "a", bodies, replace(known, state=state, writes=writes))
+    assert (state.call_count, writes.call_count) == (1, 1)
 
 
 def test_what_an_event_is_compared_with_is_bounded_however_many_writes_there_are() -> None:
