@@ -53,7 +53,7 @@ PARTS: Sequence[tuple[str, Any, Sequence[str]]] = (
     ("deltas of the values", delta, ("encode",)),
     ("delta of the header", header, ("diff_map", "diff_labels")),
     ("delta of the header", event, ("diff_header", "diff_labels")),
-    ("references", event, ("_refer_body",)),
+    ("references", event._Sources, ("refer_body",)),
     ("pack the event", appending, ("unpack_event",)),
     ("pack the event", engine, ("encode_checkpoint", "encode_writes")),
     ("compress", envelope, ("compress",)),
