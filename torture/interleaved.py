@@ -22,7 +22,7 @@ from foldpoint import Engine, Settings
 from foldpoint.codecs.model import Checkpoint, Header, Value, Write
 from foldpoint.compaction import KeepLast, Retention, compact_thread, copy_thread, reseal_thread, rewrite_thread, sweep
 from foldpoint.compaction import upkeep as do_upkeep
-from foldpoint.compaction.verify import verify
+from foldpoint.compaction.verify import Verified, verify
 from foldpoint.engine import appending, group, keys, repair
 from foldpoint.engine import log as logs
 from foldpoint.engine.fold import Entry
@@ -33,6 +33,7 @@ from foldpoint.errors import StoreUnavailable
 from torture.clock import MovingClock
 from torture.contents import TIME
 from torture.faulty import VERBS, WRITES
+from torture.node import DERIVED, tear
 from torture.small import small_limits
 from torture.turns import TurnLock, Turns
 
@@ -43,12 +44,11 @@ MIXES = (
 )  # fmt: skip
 """Who is there: writers, readers, compactors, sweepers, pruners, one who seals anew or copies; x: crashes."""
 THREAD = ("a", "")
-_DERIVED = (b"s", b"i", b"p", b"k")
 _PIECES = ("create", "remove_many", "empty_many", "extend")
 
 
 class Cluster(MemoryStore):
-    """Whose crashes take what was derived from events since its devices last took all."""
+    """Whose crashes take, or tear, what was derived from events since its devices last took all."""
 
     def __init__(self, clock: MovingClock, max_record: int) -> None:
         super().__init__(max_record=max_record, clock=clock.now)
@@ -66,7 +66,7 @@ class Cluster(MemoryStore):
     def create(self, records: Sequence[tuple[bytes, bytes]], *, ttl: int | None) -> list[bool]:
         created = super().create(records, ttl=ttl)
         made = (key for (key, _), new in zip(records, created, strict=True) if new)
-        self._young |= dict.fromkeys(key for key in made if keys.kind_of(key) in _DERIVED)
+        self._young |= dict.fromkeys(key for key in made if keys.kind_of(key) in DERIVED)
         return created
 
     def swap(self, head: HeadRecord, *, expected: int | None, ttl: int | None) -> bool:
@@ -93,8 +93,16 @@ class Cluster(MemoryStore):
                 self._heads[key] = older
                 share = chance.choice([0, 0, 0.3, 1])
                 lost = [one for one in self._young if chance.random() < share]
-                super().remove_many(one for one in lost if keys.epoch_of(one) == read_head(older[0]).epoch)
+                for one in (one for one in lost if keys.epoch_of(one) == read_head(older[0]).epoch):
+                    self._lose(one, torn=chance.random() < 0.1)
         self.flush()
+
+    def _lose(self, key: bytes, *, torn: bool) -> None:
+        value, expires_at = self._log.get(key, (b"", None))
+        if torn and value:
+            self._log[key] = tear(value), expires_at
+        else:
+            super().remove_many([key])
 
     def _announced_since(self, key: bytes, at: int) -> bool:
         """Whether a head has named, or left, another epoch since, or removed what was superseded."""
@@ -232,9 +240,16 @@ class Scene:
         self.check_all()
         do_upkeep(self.fresh(), *THREAD, idle=True)
         self.check_all()
-        damaged = [one for one in verify(self.fresh(), repair=True) if not one.sound]
-        assert not damaged, damaged
+        for _ in range(2 if self.damaged() else 0):
+            # Torn records stay among what is superseded until that has been marked, and the grace is over.
+            self.clock.advance(self.settings.grace + 1)
+            do_upkeep(self.fresh(), *THREAD, idle=True)
+        assert not (damaged := self.damaged()), damaged
         return turns
+
+    def damaged(self) -> list[Verified]:
+        """What cannot be repaired."""
+        return [one for one in verify(self.fresh(), repair=True) if not one.sound]
 
     def fresh(self) -> Engine:
         """A process that knows nothing yet, when all is over."""

@@ -11,15 +11,26 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from foldpoint.engine.keys import kind_of
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import Capabilities, HeadRecord
 
 DEVICES = 3
 _RETURNING = 0.5
 """Of the records that were removed, so many come back."""
+_TORN = 0.5
+"""Of the writes that devices were about to take, if they were derived from others."""
+DERIVED = (b"s", b"i", b"p", b"k")
+"""The kinds of records that tell what others do: segments, spans and snapshots."""
 
 Entry = tuple[bytes, float | None]
 HeadEntry = tuple[HeadRecord, float | None]
+
+
+def tear(value: bytes) -> bytes:
+    """A value of which something in its midst was not written."""
+    at = len(value) // 2
+    return value[:at] + bytes([value[at] ^ 0xFF]) + value[at + 1 :]
 
 
 class Node(MemoryStore):
@@ -45,10 +56,15 @@ class Node(MemoryStore):
             self._take(device, len(writes))
 
     def crash(self, chance: random.Random) -> None:
-        """Lose what each device has not taken, a suffix of its writes, and start again from the devices."""
+        """Lose what each device has not taken, a suffix of its writes, and start again from the devices.
+
+        The first of what it has not taken may be torn: there, and not what was written.
+        """
         self._crashes += 1
         for device, writes in enumerate(self._written):
             self._take(device, chance.randint(0, len(writes)))
+            if writes and chance.random() < _TORN:
+                self._tear(*writes[0])
             writes.clear()
         self._log = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], bytes)}
         self._heads = {key: entry for key, entry in self._on_devices.items() if isinstance(entry[0], HeadRecord)}
@@ -64,6 +80,10 @@ class Node(MemoryStore):
             elif before is not None and isinstance(before[0], bytes):
                 self._removed[key] = before
         del self._written[device][:count]
+
+    def _tear(self, key: bytes, entry: Entry | HeadEntry | None) -> None:
+        if entry is not None and isinstance(entry[0], bytes) and entry[0] and kind_of(key) in DERIVED:
+            self._on_devices[key] = tear(entry[0]), entry[1]
 
     # -- what is written -----------------------------------------------------------------------------------------------
 

@@ -34,7 +34,10 @@ class LostRecord(CorruptRecord):
 
 
 class MisfitRecord(LostRecord):
-    """Something else stands in the place of a record that the store has lost: a sealer held up over a crash put it."""
+    """Something else stands in the place of a record that the store has lost.
+
+    A sealer held up over a crash put it, or a server was killed while it wrote the record.
+    """
 
 
 class StrayRecord(CorruptRecord):

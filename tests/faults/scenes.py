@@ -20,6 +20,7 @@ from foldpoint.engine import keys
 from foldpoint.engine.layout import Layout
 from foldpoint.engine.memory import MemoryStore
 from foldpoint.engine.records import Capabilities, RecordStore
+from torture.node import tear
 from torture.together import together
 
 
@@ -146,10 +147,10 @@ def named(engine: Engine) -> list[bytes]:
     return sorted({*map(layout.key, positions), *map(layout.span_key, positions), *parts})
 
 
-def lose(clock: MovingClock, *, parts: bool = False) -> Step:
+def lose(clock: MovingClock, *, parts: bool = False, torn: bool = False) -> Step:
     """A crash takes all that the head names, where it need not keep the order of writes. Nobody counts that.
 
-    parts: only what of it lies in parts of a record.
+    parts: only what of it lies in parts of a record. torn: something else stands in its place.
     """
 
     def do(engine: Engine) -> None:
@@ -157,7 +158,11 @@ def lose(clock: MovingClock, *, parts: bool = False) -> Step:
         if not store.capabilities.ordered:
             uncounted = engine_on(store, clock)
             lost = named(uncounted)
-            store.remove_many(uncounted.io.parts_of(lost) if parts else lost)
+            lost = uncounted.io.parts_of(lost) if parts else lost
+            values = store.get_many(lost)
+            store.remove_many(lost)
+            if torn:
+                store.create([(key, tear(value)) for key, value in zip(lost, values, strict=True)], ttl=None)
 
     return Step("lose", do)
 
@@ -202,6 +207,14 @@ SCENES: dict[str, Callable[[MovingClock], list[Step]]] = {
         lose(clock, parts=True),
         Step("another process reads", lambda engine: read(engine_on(engine.store, clock))),
         *line(6, 8),
+    ],
+    "a crash that tears what it takes": lambda clock: [
+        *(put(n, big=noise(n)) for n in range(6)),
+        lose(clock, torn=True),
+        Step("another process reads", lambda engine: read(engine_on(engine.store, clock))),
+        *line(6, 8),
+        lose(clock, parts=True, torn=True),
+        care(clock),
     ],
     "keep the last": lambda clock: [
         *line(0, 6),

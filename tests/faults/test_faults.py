@@ -99,8 +99,7 @@ LOST_RACES = {
     ("compaction/merge.py", "_written", "extend"),
     ("compaction/rewrite.py", "discard", "remove_many"),
     ("engine/io.py", "send_again", "create"),
-    ("engine/recovery.py", "drop", "remove_many"),
-    ("engine/repair.py", "restore", "remove_many"),
+    ("engine/io.py", "send_again", "remove_many"),
 }
 """Made only by who lost a race with another compactor, whose store lost events, or who asked for a repair of what is
 damaged: all have their own tests.

@@ -8,6 +8,7 @@ from checkpoints import id_of, numbered
 
 from foldpoint import Engine, Settings
 from foldpoint.compaction import DropAll, rewrite_thread, upkeep
+from foldpoint.engine.keys import kind_of
 from foldpoint.engine.records import HeadRecord
 from torture.clock import MovingClock
 from torture.node import Node
@@ -43,6 +44,21 @@ def test_a_crash_loses_the_last_writes_of_each_device_and_heads_become_older() -
         revisions.add(found.revision)
     assert len(seen) > 5
     assert revisions == {1, 2}
+
+
+def test_a_crash_tears_segments_and_snapshots_that_devices_were_about_to_take() -> None:
+    torn, epoch = 0, bytes(16)
+    for seed in range(40):
+        node = Node()
+        records = [(epoch + kind + b"%d" % n, b"value") for n in range(4) for kind in (b"e", b"s", b"p")]
+        node.create(records, ttl=None)
+        node.crash(random.Random(seed))
+        found = dict(zip(node.keys(), node.get_many([*node.keys()]), strict=True))
+        harmed = [key for key, value in found.items() if value != b"value"]
+        assert {kind_of(key) for key in harmed} <= {b"s", b"p"}
+        assert len(harmed) <= 3
+        torn += len(harmed)
+    assert torn > 5
 
 
 def test_what_was_removed_comes_back() -> None:

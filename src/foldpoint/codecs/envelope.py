@@ -41,6 +41,10 @@ class Unsupported(ValueError):
     """A record of a format that this version does not know."""
 
 
+class Torn(Malformed):
+    """Not the bytes that were sealed under this key, so that nobody can read it."""
+
+
 class OtherKey(Malformed):
     """A whole record that the cipher at hand does not open."""
 
@@ -110,15 +114,15 @@ def seal(key: bytes, kind: int, codec: int, content: bytes, cipher: Cipher | Non
 def open_record(
     key: bytes, record: bytes, cipher: Cipher | None = None, *, kinds: tuple[int, ...], allow_plain: bool = False
 ) -> Opened:
-    """Raises Malformed, or Unsupported for another format version.
+    """Raises Malformed, of which Torn where the checksum does not hold, or Unsupported for another format version.
 
     With a cipher, a record that is not encrypted is refused unless `allow_plain`.
     """
     if len(record) < _PREFIX:
-        raise Malformed(f"truncated to {len(record)} bytes")
+        raise Torn(f"truncated to {len(record)} bytes")
     start, content = record[:2], record[_PREFIX:]
     if record[2:_PREFIX] != _checksum(key, start, content):
-        raise Malformed("checksum does not match: the record is damaged or stands under a key it was not written for")
+        raise Torn("checksum does not match: the record is damaged or stands under a key it was not written for")
     if record[0] != FORMAT:
         raise Unsupported(f"format {record[0]}, this version reads {FORMAT}; upgrade foldpoint to read it")
     kind, codec = record[1] >> 4, record[1] & 0x0F

@@ -25,7 +25,15 @@ from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import HeadRecord, RecordStore
 from foldpoint.engine.repair import restore
 from foldpoint.engine.sealing import span_of
-from foldpoint.errors import Conflict, CorruptRecord, RecordError, SealedRecord, UnsupportedFormat
+from foldpoint.errors import (
+    Conflict,
+    CorruptRecord,
+    LostRecord,
+    MisfitRecord,
+    RecordError,
+    SealedRecord,
+    UnsupportedFormat,
+)
 
 _ATTEMPTS = 16
 _MOST_FINDINGS = 1000
@@ -298,15 +306,15 @@ class _Check:
 
     def _intact(self, wanted: Sequence[bytes], kind: int) -> None:
         try:
-            for key, record in zip(wanted, self._io.read(wanted, whole=False), strict=True):
+            for key, record in zip(wanted, self._io.read(wanted), strict=True):
                 if record:
                     self._io.open(key, record, kind)
         except RecordError as error:
-            if len(wanted) == 1:
+            if len(wanted) > 1:
+                for key in wanted:
+                    self._intact([key], kind)
+            elif isinstance(error, MisfitRecord) or not isinstance(error, LostRecord):
                 self._note(13, error.key, error.reason)
-                return
-            for key in wanted:
-                self._intact([key], kind)
 
 
 def _content(slice_: Slice) -> tuple[object, dict[str, Value], list[list[Write]], list[object]]:

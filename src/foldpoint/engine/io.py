@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from threading import Lock
 from typing import NamedTuple
@@ -15,14 +16,14 @@ from foldpoint.codecs.segment import SnapshotRef
 from foldpoint.codecs.wire import Malformed, pack, unpack
 from foldpoint.engine import keys
 from foldpoint.engine.records import RecordStore
-from foldpoint.errors import CorruptRecord, LostRecord, SealedRecord, UnsupportedFormat
+from foldpoint.errors import CorruptRecord, LostRecord, MisfitRecord, SealedRecord, UnsupportedFormat
 
 _REMEMBERED = 10.0
 """Seconds; longer than a server keeps what it has acknowledged from its device."""
 _REMEMBERED_BYTES = 64 << 20
 _PART_OVERHEAD = 64
 _MAX_PARTS = 1 << 16
-LOST_PARTS = "the store has lost parts of it before any head came to name it"
+LOST_PARTS = "the store has lost parts of it, or torn it, before any head came to name it"
 
 
 class _Sent(NamedTuple):
@@ -73,7 +74,12 @@ class RecordIO:
         except envelope.OtherKey as error:
             raise SealedRecord(key, str(error)) from error
         except Malformed as error:
-            raise CorruptRecord(key, str(error)) from error
+            raise self._damage(key, error) from error
+
+    def _damage(self, key: bytes, error: Exception) -> CorruptRecord:
+        """As what to report a record that does not open: where crashes may tear it, what it held may be told."""
+        torn = isinstance(error, envelope.Torn) and not self.atomic
+        return (MisfitRecord if torn else CorruptRecord)(key, str(error))
 
     def create(self, key: bytes, record: bytes, ttl: int | None) -> bool:
         """Create-only. What does not fit one record is stored in parts first; the stub under `key` commits it."""
@@ -126,18 +132,20 @@ class RecordIO:
     def send_again(self, epoch: bytes, cleaned: int) -> int:
         """Create the events that were created here lately in an epoch and the store has lost; how many records.
 
-        None of them where another event stands in the place of one: others have gone on without it. cleaned: the number
-        up to which events may be removed.
+        And those that it has torn. None of them where another event stands in the place of one: others have gone on
+        without it. cleaned: the number up to which events may be removed.
         """
         first = keys.event(epoch, cleaned)
         with self._lock:
             events = [one for one in self._sent if keys.epoch_of(one.key) == epoch and one.key > first]
         sent = {key: record for event in events for key, record in (*event.parts, (event.key, event.record))}
         found = dict(zip(sent, self.store.get_many([*sent]), strict=True))
-        lost = [(key, record) for key, record in sent.items() if found[key] is None]
-        if any(found[event.key] not in (None, sent[event.key]) for event in events):
+        torn = {key for key, record in found.items() if record and not envelope.is_intact(key, record)}
+        lost = [(key, record) for key, record in sent.items() if found[key] is None or key in torn]
+        if any(found[event.key] not in (None, sent[event.key]) and event.key not in torn for event in events):
             lost = []
         if lost:
+            self.store.remove_many(torn)
             self.store.create(lost, ttl=events[-1].ttl)
         self._doubtful.discard(epoch)
         return len(lost)
@@ -170,9 +178,12 @@ class RecordIO:
     def read(self, wanted: Sequence[bytes], *, whole: bool = True) -> list[bytes | None]:
         """The records under `wanted`, None where there is none; large ones put together (one more round trip).
 
-        Raises LostRecord for one that has lost a part; where records need not be `whole` that is none.
+        Raises LostRecord for one that has lost a part; where records need not be `whole` that is none, and so is a torn
+        one.
         """
         records = self.store.get_many(wanted)
+        if not whole:
+            records = self._without_torn(wanted, records)
         stubs = {
             at: self._stub_parts(key, record) for at, (key, record) in enumerate(zip(wanted, records, strict=True))
         }
@@ -189,7 +200,19 @@ class RecordIO:
         lost = [part for part, record in parts if record is None]
         if lost and whole:
             raise LostRecord(key, f"{len(lost)} of its {len(parts)} parts are missing, although the log needs them")
-        return None if lost else b"".join(self.part(part, record) for part, record in parts)
+        try:
+            return None if lost else b"".join(self.part(part, record) for part, record in parts)
+        except MisfitRecord as error:
+            if not whole:
+                return None
+            raise MisfitRecord(key, f"its part {error.key.hex()}: {error.reason}") from error
+
+    def _without_torn(self, wanted: Sequence[bytes], records: list[bytes | None]) -> list[bytes | None]:
+        """What a crash can have torn is as good as lost: None in its place."""
+        if self.atomic:
+            return records
+        there = (not record or envelope.is_intact(key, record) for key, record in zip(wanted, records, strict=True))
+        return [record if intact else None for record, intact in zip(records, there, strict=True)]
 
     def empty_snapshot(self, epoch: bytes, ref: SnapshotRef) -> None:
         """Keep nothing of it but its number, which stays taken."""
@@ -198,17 +221,24 @@ class RecordIO:
         # From the last to the first, so that a removal that is broken off is found and finished.
         self.store.remove_many(others[::-1])
 
-    def remove_incomplete(self, wanted: Sequence[bytes]) -> None:
+    def remove(self, wanted: Iterable[bytes]) -> None:
+        """Remove records, with their parts; a damaged stub tells of none."""
+        for key in wanted:
+            parts: list[bytes] = []
+            with suppress(CorruptRecord):
+                parts = self.parts_of([key])
+            self.store.remove_many([key])
+            self.store.remove_many(parts)
+
+    def remove_incomplete(self, wanted: Iterable[bytes]) -> None:
         """Remove those of the records under `wanted` that have lost a part, with the parts that are left."""
         for key in wanted:
-            parts = self.parts_of([key])
-            if None in self.store.get_many(parts):
-                self.store.remove_many([key])
-                self.store.remove_many(parts)
+            if None in self.store.get_many(self.parts_of([key])):
+                self.remove([key])
 
     def parts_of(self, wanted: Sequence[bytes]) -> list[bytes]:
-        """The keys of the parts of those records under `wanted` that are stored in parts."""
-        records = self.store.get_many(wanted)
+        """The keys of the parts of those records under `wanted` that are stored in parts. A torn stub tells of none."""
+        records = self._without_torn(wanted, self.store.get_many(wanted))
         return [part for key, record in zip(wanted, records, strict=True) for part in self._stub_parts(key, record)]
 
     def _stub_parts(self, key: bytes, record: bytes | None) -> list[bytes]:
@@ -221,7 +251,7 @@ class RecordIO:
         except envelope.Unsupported as error:
             raise UnsupportedFormat(key, str(error)) from error
         except (Malformed, TypeError, ValueError, OverflowError) as error:
-            raise CorruptRecord(key, str(error)) from error
+            raise self._damage(key, error) from error
 
     def part(self, key: bytes, record: bytes | None) -> bytes:
         """A piece of a sealed record. Pieces are not sealed again."""
@@ -233,7 +263,7 @@ class RecordIO:
         except envelope.Unsupported as error:
             raise UnsupportedFormat(key, str(error)) from error
         except Malformed as error:
-            raise CorruptRecord(key, str(error)) from error
+            raise self._damage(key, error) from error
 
     def inflate(self, key: bytes, record: bytes | None, kind: int) -> bytes:
         """The payload of a segment or snapshot record."""
@@ -242,4 +272,4 @@ class RecordIO:
         try:
             return self.open(key, record, kind).inflate()
         except Malformed as error:
-            raise CorruptRecord(key, str(error)) from error
+            raise self._damage(key, error) from error

@@ -48,9 +48,7 @@ class Recovery:
         if before != settled:
             raise error
         if swap(view.head, view.revision):
-            parts = self._io.parts_of([key])
-            self._io.store.remove_many([key])
-            self._io.store.remove_many(parts)
+            self._io.remove([key])
             log.warning("thread %r: removed %s: %s", self._thread_id, keys.words(key), key.hex())
 
     def put_again(self, head: Head) -> bool:

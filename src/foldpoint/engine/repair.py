@@ -53,7 +53,7 @@ def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) ->
     else:
         written = [one for one, _ in records]
         if replace:
-            reader.io.store.remove_many(written)
+            reader.io.remove(written)
         else:
             reader.io.remove_incomplete(written)
         restored = [one for one, record in records if reader.io.create(one, record, head.record_ttl)]
