@@ -29,7 +29,7 @@ from aerospike_helpers.operations import operations
 from foldpoint.engine.aerospike import client as link
 from foldpoint.engine.aerospike.client import Answer, Link, Policy, chunks, pieces
 from foldpoint.engine.aerospike.config import Settings, examine, expires, largest_value, read_settings
-from foldpoint.engine.aerospike.errors import KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, Refusal, verb
+from foldpoint.engine.aerospike.errors import CLUSTER_CHANGE, KEY_EXISTS, NODELESS_CAUSE, NOT_FOUND, Refusal, verb
 from foldpoint.engine.records import (
     UNCHANGED,
     Capabilities,
@@ -230,19 +230,19 @@ class AerospikeStore:
         """
         command = f"cluster-stable:namespace={self._namespace};ignore-migrations=false"
 
-        def attempt() -> dict[str, tuple[object, str]]:
-            try:
-                return dict(self._client.info_all(command))
-            except client_errors.ClusterChangeError as error:
-                raise StoreBusy(f"{self}: nodes come or go, or data migrates; try again when that is over") from error
+        def attempt() -> bytes:
+            answers: dict[str, tuple[object, str]] = dict(self._client.info_all(command))
+            if not answers:
+                raise StoreUnavailable(f"{self}: {NODELESS_CAUSE}")
+            keys = {text for _, text in answers.values()}
+            if len(keys) != 1 or any(error for error, _ in answers.values()):
+                raise Refusal(CLUSTER_CHANGE, f"the nodes do not agree on who is in the cluster ({answers})")
+            return keys.pop().strip().encode()
 
-        answers = self._link.persist(attempt)
-        if not answers:
-            raise StoreUnavailable(f"{self}: {NODELESS_CAUSE}")
-        keys = {text for _, text in answers.values()}
-        if len(keys) != 1 or any(error for error, _ in answers.values()):
-            raise StoreBusy(f"{self}: its nodes do not agree on who is in the cluster ({answers}); try again")
-        return keys.pop().strip().encode()
+        try:
+            return self._link.persist(attempt)
+        except (client_errors.ClusterChangeError, Refusal) as error:
+            raise StoreBusy(f"{self}: nodes come or go, or data migrates; try again when that is over") from error
 
     def reclaim(self) -> int:
         """Nothing to do, always 0: the server defragments its devices and removes expired records by itself."""
