@@ -840,6 +840,25 @@ def test_a_thread_that_a_crash_took_is_brought_back_by_who_has_just_begun_it() -
     assert numbers(stream.fresh()) == [3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("behind", [0, 30])
+def test_a_head_that_a_crash_tore_is_brought_back_by_who_knows_it(behind: int) -> None:
+    """Or knew it lately: what was put since is found beyond it. Nobody else makes up what it said."""
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 13)
+    other = stream.fresh()
+    for n in range(13, 13 + behind):
+        other.put("t", "", numbered(n))
+    [(key, (head, expiry))] = stream.store._heads.items()
+    torn = replace(head, value=head.value[:-1] + bytes([head.value[-1] ^ 1]))
+    stream.store.crash({key: (torn, expiry)}, stream.store.records())
+    with pytest.raises(CorruptRecord, match="head"):
+        stream.fresh().latest("t", "")
+    stream.engine.put("t", "", numbered(13 + behind))
+    assert numbers(stream.fresh()) == [*reversed(range(14 + behind))]
+    whole(stream)
+
+
 @pytest.mark.parametrize("verb", ["swap", "get_many", "get_head", "create"])
 @pytest.mark.parametrize("turn", range(3))
 def test_what_is_to_be_brought_back_is_not_forgotten_if_that_fails(verb: str, turn: int) -> None:

@@ -107,7 +107,12 @@ class Log:
                 if self._bring_back(incarnation):
                     continue
                 return None
-            head = read_head(record)
+            try:
+                head = read_head(record)
+            except CorruptRecord:
+                if self._bring_back(incarnation, record.revision):
+                    continue
+                raise
             try:
                 if self._outlived(head, record.revision, incarnation):
                     self.recovery.put_again(head)
@@ -135,10 +140,11 @@ class Log:
         since = view is not None and (revision < view.revision or view.incarnation != incarnation)
         return self.io.outlived(head.epoch, incarnation) or since
 
-    def _bring_back(self, incarnation: object) -> bool:
+    def _bring_back(self, incarnation: object, torn: int | None = None) -> bool:
         """Where a crash has just taken the head, and all that is needed for the latest is there again: store it again.
 
         Whether there is a head now, this or another's. Otherwise the stream expired, never was, or is lost as a whole.
+        torn: the revision of what stands in its place and cannot be read.
         """
         known = self.view
         if known is None or known.head.deleted or known.incarnation == incarnation or not self._is_young(known):
@@ -146,7 +152,7 @@ class Log:
             return False
         self.recovery.put_again(known.head)
         if whole := self.recovery.makes_whole(known.head):
-            self.swap(known.head, None)
+            self.swap(known.head, torn)
         self.view = None
         return whole
 
