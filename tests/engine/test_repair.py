@@ -549,6 +549,23 @@ def test_a_merged_segment_that_is_lost_with_its_inputs_is_restored_from_what_tho
         stream.store.bring_back(records)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_segments_of_all_levels_side_by_side_are_restored_from_events(seed: int) -> None:
+    """Lost with what they were merged from: where one level ends and the next begins nothing tells then."""
+    stream, rng = with_levels(), random.Random(seed)
+    expected, layout = stream.contents(), stream.layout
+    levels = [layout.place(position).level for position in range(len(layout))]
+    low, high = sorted(rng.sample([*range(levels.count(3) - 1, len(layout) + 1)], 2)) if seed else (0, len(layout))
+    lost = {key for at in range(low, high) for key in (layout.key(at), layout.span_key(at))}
+    lost |= {key for key in stream.store.records() if keys.kind_of(key) == b"s" and key not in stream.named()}
+    if seed % 2 == 0:
+        lost |= {key for key in stream.named() if keys.kind_of(key) in (b"p", b"k")}
+    stream.store.remove_many(lost)
+    assert stream.contents() == expected
+    assert verify_stream(stream.fresh(), "t", "", repair=True).sound
+    whole(stream)
+
+
 def merged_segments(stream: Stream) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
     """The position of each segment above level 1, the keys of what it was merged from, and of its events."""
     layout, records = stream.layout, stream.store.records()

@@ -178,24 +178,16 @@ class _Lost:
     def _sealed_run(self, low: int, high: int) -> Records:
         """The segments of level 1 there, side by side, from the events: none may be missing."""
         indexes = range(self._layout.place(low).index, self._layout.place(high).index + 1)
-        segments = self._told(low, high, [_Gap(indexes, self._last_before(low) + 1, self._last(low, high))])
+        segments = self._told(low, high, [_Gap(indexes, self._last_before(low) + 1, self._last(high))])
         return [
             self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment))
             for at, segment in enumerate(segments, start=low)
         ]
 
-    def _last(self, low: int, high: int) -> int:
-        """The last number of the segments low..high, as what follows tells: where they end if that is lost as well."""
-        after = high + 1
-        while after - high <= _BESIDE and self._is_untold_of(1, after):
-            after += 1
-        ends = after == len(self._layout)
-        last = self._head.sealed if ends else self._reader.span(self._layout, after).first - 1
-        if after == high + 1:
-            return last
-        begin = self._layout.place(high + 1).index - 1
-        lost = _Gap(range(begin, begin + after - high), self._last_before(low) + 1 + high - low, last)
-        return self._ends(lost, self._starts_around(low, after - 1))[0]
+    def _last(self, position: int) -> int:
+        """The last number of the segment there, as what follows tells."""
+        after = position + 1
+        return self._head.sealed if after == len(self._layout) else self._reader.span(self._layout, after).first - 1
 
     def _told(self, low: int, high: int, pieces: list[Segment | _Gap]) -> list[Segment]:
         """What positions low..high hold, in consecutive segments, those of gaps from events; none if one is gone."""
@@ -251,14 +243,22 @@ class _Lost:
     def _merged(self, position: int, low: int, high: int) -> Records:
         """The segment there, and those side by side around it, with their spans, from those that they stand for."""
         level = self._layout.place(position).level
-        inputs = self._inputs(level - 1, self._end(level, high + 1), low, high)
+        newest = self._input(level - 1, self._end(level, high + 1) - 1)
+        # Where the next ones begin nothing tells if they are lost as well: each is left one of those there are.
+        beyond = 0 if newest else self._untold_below(high)
+        final = high + beyond
+        last = newest.span.last if newest else self._last(final)
+        end = self._end(level, high + 1) if level > 2 else self._end_of(final)
+        inputs = self._stretch(level - 1, end, self._last_before(low) + 1, last)
         is_whole = all(isinstance(piece, Segment) for piece in inputs)
-        told = self._told(low, high, inputs if level == 2 or is_whole else self._unmerged(inputs, high + 1))
+        told = self._told(low, final, inputs if level == 2 or is_whole else self._unmerged(inputs, final))
+        told = told[: max(0, len(told) - beyond)]
         # How many each stood for nothing tells: the first for all but one of each other.
-        firsts = sum(map(_count, inputs)) - (high - low)
-        if not told or firsts < 1 or (high > low and len(told) != firsts + high - low):
+        firsts = sum(map(_count, inputs)) - (high - low) - (beyond if level == 2 else 0)
+        rest = len(told) - (high - low)
+        if firsts < 1 or rest < 1:
             return []
-        groups = [told] if high == low else [told[:firsts], *([one] for one in told[firsts:])]
+        groups = [told[:rest], *([one] for one in told[rest:])]
         records = []
         for at, group in enumerate(groups, start=low):
             segment = join(group)
@@ -274,15 +274,21 @@ class _Lost:
         later = (at for at in range(after, len(self._layout)) if self._layout.place(at).level == level)
         return self._head.merged[level - 2].reach - sum(self._reader.span(self._layout, at).inputs for at in later)
 
-    def _inputs(self, level: int, end: int, low: int, high: int) -> list[Segment | _Gap]:
-        """The segments of a level, below index `end`, that positions low..high stand for, and where some are lost."""
-        newest = self._input(level, end - 1)
-        last = newest.span.last if newest else self._last(low, high)
-        return self._stretch(level, end, self._last_before(low) + 1, last)
+    def _end_of(self, position: int) -> int:
+        """The index, on level 1, that follows what the segment there, of level 1 or 2, stands for."""
+        place = self._layout.place(position)
+        return place.index + 1 if place.level == 1 else self._end(2, position + 1)
 
-    def _unmerged(self, pieces: list[Segment | _Gap], after: int) -> list[Segment | _Gap]:
-        """Those of level 2, before position `after`, but what was merged to them in place of those that are lost."""
-        end, found = self._end(2, after), list[Segment | _Gap]()
+    def _untold_below(self, position: int) -> int:
+        """How many there are after that one, side by side on lower levels, of which nothing tells where they end."""
+        after = position + 1
+        while after < len(self._layout) and after - position <= _BESIDE and self._is_untold(after):
+            after += 1
+        return after - position - 1
+
+    def _unmerged(self, pieces: list[Segment | _Gap], position: int) -> list[Segment | _Gap]:
+        """Those of level 2, up to `position`, but what was merged to them in place of those that are lost."""
+        end, found = self._end_of(position), list[Segment | _Gap]()
         for piece in reversed(pieces):
             if isinstance(piece, Segment):
                 end -= piece.span.inputs
@@ -335,7 +341,7 @@ class _Lost:
         ref = next((ref for ref in self._refs() if (ref.number, ref.kept) == (number, kept)), None)
         if ref is None:
             return []
-        snapshot = snapshot_of(self._log(self._layout.after(ref.segments), ref.covers), ref.covers)
+        snapshot = snapshot_of(self._log(self._after(ref), ref.covers), ref.covers)
         part_keys = keys.snapshot_parts(self._head.epoch, ref)
         _, record = self._sealed(part_keys[0], SNAPSHOT, encode_snapshot(snapshot))
         cuts = [len(record) * part // ref.parts for part in range(ref.parts + 1)]
@@ -343,6 +349,16 @@ class _Lost:
         if max(map(len, chunks)) > self._io.part_size:
             return []
         return [(key, self._io.seal_part(key, chunk)) for key, chunk in zip(part_keys, chunks, strict=True)]
+
+    def _after(self, ref: SnapshotRef) -> int:
+        """A position after all that the snapshot stands for, and after as little of what is lost as can be told."""
+        end = self._layout.after(ref.segments)
+        for position in range(end, 0, -1):
+            with suppress(CorruptRecord):
+                span = self._reader.span(self._layout, position - 1)
+                if span.first <= ref.covers:
+                    return position if span.last >= ref.covers else end
+        return end
 
     def _refs(self) -> Iterable[SnapshotRef]:
         """Those that the head and the segments name, as far as these can be read."""
