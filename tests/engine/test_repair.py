@@ -566,6 +566,26 @@ def test_segments_of_all_levels_side_by_side_are_restored_from_events(seed: int)
     whole(stream)
 
 
+@pytest.mark.parametrize("gone", ["events", "inputs"])
+@pytest.mark.parametrize(("level", "nth"), [(2, 0), (3, 0), (3, 1)])
+def test_a_segment_is_restored_though_all_that_tells_of_later_ones_is_lost(level: int, nth: int, gone: str) -> None:
+    """Its span tells what it holds, but not how many there are after it; and those are told from the log up to it."""
+    stream = with_levels()
+    expected, layout = stream.contents(), stream.layout
+    position, *later = [at for at in range(len(layout)) if layout.place(at).level == level][nth:]
+    assert later
+    span = stream.engine.reader("t", "").reader.span(layout, position)
+    unnamed = [key for key in stream.store.records() if keys.kind_of(key) == b"s" and key not in stream.named()]
+    low = span.first if gone == "inputs" else span.last + 1
+    lost = {key for key in unnamed if first_of(stream, key) >= low}
+    lost |= {key for at in later for key in (layout.key(at), layout.span_key(at))}
+    if gone == "events":
+        lost |= {keys.event(layout.epoch, seq) for seq in range(span.first, low)}
+    stream.store.remove_many(lost | {layout.key(position)})
+    assert stream.contents() == expected
+    whole(stream)
+
+
 def merged_segments(stream: Stream) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
     """The position of each segment above level 1, the keys of what it was merged from, and of its events."""
     layout, records = stream.layout, stream.store.records()

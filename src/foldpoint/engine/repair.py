@@ -243,12 +243,17 @@ class _Lost:
     def _merged(self, position: int, low: int, high: int) -> Records:
         """The segment there, and those side by side around it, with their spans, from those that they stand for."""
         level = self._layout.place(position).level
-        newest = self._input(level - 1, self._end(level, high + 1) - 1)
+        try:
+            newest = self._input(level - 1, self._end(level, high) - 1)
+        except LostRecord:
+            if self._is_untold(position):
+                raise
+            return self._merged_of_events(position)
         # Where the next ones begin nothing tells if they are lost as well: each is left one of those there are.
         beyond = 0 if newest else self._untold_below(high)
         final = high + beyond
         last = newest.span.last if newest else self._last(final)
-        end = self._end(level, high + 1) if level > 2 else self._end_of(final)
+        end = self._end(level, high) if level > 2 else self._end_of(final)
         inputs = self._stretch(level - 1, end, self._last_before(low) + 1, last)
         is_whole = all(isinstance(piece, Segment) for piece in inputs)
         told = self._told(low, final, inputs if level == 2 or is_whole else self._unmerged(inputs, final))
@@ -267,17 +272,35 @@ class _Lost:
             records.append(self._sealed(self._layout.span_key(at), SPAN, encode_span(segment.span)))
         return records
 
-    def _end(self, level: int, after: int) -> int:
-        """The index, a level below, that follows what the segments of a level before position `after` stand for; or a
+    def _merged_of_events(self, position: int) -> Records:
+        """The segment there, of which the span is left."""
+        span = self._reader.span(self._layout, position)
+        told = self._told(position, position, [_Gap(range(span.inputs), span.first, span.last)])
+        if not told:
+            return []
+        segment = replace(join(told), span=span)
+        return [self._sealed(self._layout.key(position), SEGMENT, encode_segment(segment))]
+
+    def _end(self, level: int, position: int) -> int:
+        """The index, a level below, that follows what the segments of a level up to that position stand for; or a
         greater one, where later ones were merged.
         """
-        later = (at for at in range(after, len(self._layout)) if self._layout.place(at).level == level)
-        return self._head.merged[level - 2].reach - sum(self._reader.span(self._layout, at).inputs for at in later)
+        reach, after = self._head.merged[level - 2].reach, range(position + 1, len(self._layout))
+        later = [at for at in after if self._layout.place(at).level == level]
+        try:
+            return reach - sum(self._reader.span(self._layout, at).inputs for at in later)
+        except LostRecord:
+            if not self._is_untold(position):
+                last = self._reader.span(self._layout, position).last
+                for end in range(reach - len(later), max(0, reach - _BESIDE), -1):
+                    if (segment := self._input(level - 1, end - 1)) and segment.span.last == last:
+                        return end
+            raise
 
     def _end_of(self, position: int) -> int:
         """The index, on level 1, that follows what the segment there, of level 1 or 2, stands for."""
         place = self._layout.place(position)
-        return place.index + 1 if place.level == 1 else self._end(2, position + 1)
+        return place.index + 1 if place.level == 1 else self._end(2, position)
 
     def _untold_below(self, position: int) -> int:
         """How many there are after that one, side by side on lower levels, of which nothing tells where they end."""
