@@ -28,6 +28,7 @@ from foldpoint.compaction.policy import DropAll
 from foldpoint.compaction.verify import verify, verify_stream
 from foldpoint.engine import io as records_io
 from foldpoint.engine import keys, repair
+from foldpoint.engine.lost import Lost
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
 from foldpoint.engine.snapshot import snapshot_of
@@ -243,7 +244,7 @@ def test_two_who_restore_a_sealed_snapshot_at_once_leave_one_in_one_piece(
             return [super(OneByOne, self).create([record], ttl=ttl)[0] for record in records]
 
     seam = OneByOne(stream.store)
-    others = repair._Lost(sealed(stream.store, stream).reader("t", "").reader, head, False).records(parts[0])
+    others = Lost(sealed(stream.store, stream).reader("t", "").reader, head, False).records(parts[0])
     other = [lambda: stream.store.create(others, ttl=None)]
 
     def between() -> None:
@@ -559,7 +560,7 @@ def test_segments_of_all_levels_side_by_side_are_restored_from_events(seed: int)
     lost = {key for at in range(low, high) for key in (layout.key(at), layout.span_key(at))}
     lost |= {key for key in stream.store.records() if keys.kind_of(key) == b"s" and key not in stream.named()}
     if seed % 2 == 0:
-        lost |= {key for key in stream.named() if keys.kind_of(key) in (b"p", b"k")}
+        lost |= {key for key in stream.named() if keys.is_snapshot(key)}
     stream.store.remove_many(lost)
     assert stream.contents() == expected
     assert verify_stream(stream.fresh(), "t", "", repair=True).sound

@@ -233,16 +233,16 @@ def _read_look(key: bytes, record: bytes) -> Look | None:
 
 def _prefixes(key: bytes) -> tuple[bytes, ...]:
     """What it is removed with: its epoch, and what all records of its snapshot, or all parts of its record, share."""
-    epoch, kind = keys.epoch_of(key), keys.kind_of(key)
-    if kind in (b"p", b"k"):
+    epoch = keys.epoch_of(key)
+    if keys.is_snapshot(key):
         return epoch, key[:_SNAPSHOT_BYTES]
-    return (epoch, key[:_TOKEN_BYTES]) if kind == b"b" else (epoch,)
+    return (epoch, key[:_TOKEN_BYTES]) if keys.kind_of(key) == b"b" else (epoch,)
 
 
 def _snapshot_number(key: bytes) -> int:
     """0 if it is no snapshot's."""
     number = key[keys.EPOCH_BYTES + 1 : _SNAPSHOT_BYTES]
-    return int.from_bytes(number, "big") if keys.kind_of(key) in (b"p", b"k") else 0
+    return int.from_bytes(number, "big") if keys.is_snapshot(key) else 0
 
 
 def _is_within(key: bytes, removed: Extent) -> bool:

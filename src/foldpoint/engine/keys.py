@@ -88,6 +88,11 @@ def kind_of(key: bytes) -> bytes:
     return key[EPOCH_BYTES : EPOCH_BYTES + 1]
 
 
+def is_snapshot(key: bytes) -> bool:
+    """Whether it is of a part of a snapshot, kept or not."""
+    return kind_of(key) in (b"p", b"k")
+
+
 def words(key: bytes) -> str:
     """What a log record is, for people."""
     kind, place = kind_of(key), key[EPOCH_BYTES + 1 :]
@@ -96,6 +101,6 @@ def words(key: bytes) -> str:
     if kind in (b"s", b"i"):
         name = "segment" if kind == b"s" else "span"
         return f"{name} {int.from_bytes(place[1:], 'big')} of level {place[0]}"
-    if kind in (b"p", b"k"):
+    if is_snapshot(key):
         return f"snapshot {int.from_bytes(place[:4], 'big')}, part {int.from_bytes(place[4:], 'big')}"
     return f"part {int.from_bytes(place[8:], 'big')} of a large record"
