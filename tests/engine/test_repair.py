@@ -22,7 +22,7 @@ from streams import STREAMS, Nodes, Stream, large, merge_early, with_levels, you
 from foldpoint import Engine, Settings
 from foldpoint.codecs import envelope
 from foldpoint.codecs.event import encode_checkpoint
-from foldpoint.codecs.segment import encode_segment, encode_snapshot
+from foldpoint.codecs.segment import SnapshotRef, encode_segment, encode_snapshot
 from foldpoint.compaction import KeepLast, copy_thread, rewrite_thread, sweep, upkeep
 from foldpoint.compaction.policy import DropAll
 from foldpoint.compaction.verify import verify, verify_stream
@@ -743,6 +743,34 @@ def test_a_segment_that_a_crash_left_of_a_lost_future_holds_up_nobody(caplog: py
     unharmed.put(0, 8)
     unharmed.put(8, 40, value="other")
     assert stream.contents() == unharmed.contents()
+    whole(stream)
+
+
+def test_a_segment_that_begins_with_a_snapshot_of_a_lost_future_is_not_adopted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its number is taken by another by the time that somebody asks for it."""
+    stream = Stream()
+    stream.put(0, 78)
+    heads, known = {**stream.store._heads}, stream.store.records()
+    log = stream.engine.reader("t", "")
+    log.seal()
+    [segment] = log.reader.segments(stream.layout, [len(stream.layout) - 1])
+    left = stream.layout.key(len(stream.layout) - 1)
+    stream.store._heads = heads
+    head = next(stream.fresh().heads("t"))
+    start = SnapshotRef(head.snapshots + 1, head.sealed, head.segments, 1, kept=True)
+    other = bytes(encode_segment(replace(segment, span=replace(segment.span, start=start))))
+    stream.store.bring_back({**known, left: envelope.seal(left, envelope.SEGMENT, 0, other)})
+    stream.engine = stream.fresh()
+    unharmed = Stream()
+    unharmed.put(0, 78)
+    with caplog.at_level(logging.WARNING, "foldpoint"):
+        for one in (stream, unharmed):
+            for n in range(12):
+                one.engine.put_writes("t", "", id_of(3), [write(n, "later")])
+    assert stream.contents() == unharmed.contents()
+    assert "removed segment" in caplog.text
     whole(stream)
 
 

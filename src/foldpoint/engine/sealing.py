@@ -24,10 +24,11 @@ from foldpoint.engine import keys
 from foldpoint.engine.clock import Clock
 from foldpoint.engine.fold import Slice
 from foldpoint.engine.io import LOST_PARTS
+from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader, add_segment
 from foldpoint.engine.snapshot import events_of, snapshot_of
 from foldpoint.engine.view import View
-from foldpoint.errors import Conflict, StrayRecord
+from foldpoint.errors import Conflict, CorruptRecord, StrayRecord
 from foldpoint.settings import Settings
 
 MAX_SEGMENTS = 16
@@ -94,9 +95,9 @@ class Sealer:
         return adopted, len(found)
 
     def _vouch(self, view: View, key: bytes, segment: Segment, before: str) -> None:
-        """Raise StrayRecord unless the log holds what the segment of another sealer does.
+        """Raise StrayRecord unless the log holds what the segment of another sealer does, and what it begins with.
 
-        A crash may take the newest heads, segments and events, and leave a segment that was made after those.
+        A crash may take the newest heads, segments, snapshots and events, and leave a segment that was made after them.
         """
         numbers = range(view.head.sealed + 1, segment.span.last + 1)
         self.reader.add_slots(view.slice, numbers)
@@ -104,6 +105,12 @@ class Sealer:
         same = all(events[seq].payload == payloads.get(seq, FILLER_PAYLOAD) for seq in numbers if seq in events)
         if not same or (segment.span.first, segment.span.before) != (numbers.start, before):
             raise StrayRecord(key, "holds other events than the log: the store has lost what it was made of")
+        if segment.span.start != view.head.kept:
+            layout = Layout.of(view.head)
+            try:
+                self.reader.slice(layout, segment.span.start, [], len(layout), last=0)
+            except CorruptRecord as error:
+                raise StrayRecord(key, "begins with a snapshot that the store has lost") from error
 
     def _snapshot_due(self, head: Head) -> bool:
         """Whether the log since the last snapshot weighs enough; without one, more than what it would take to read."""
