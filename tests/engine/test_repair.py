@@ -774,6 +774,26 @@ def test_a_segment_that_begins_with_a_snapshot_of_a_lost_future_is_not_adopted(
     whole(stream)
 
 
+def test_any_number_of_segments_of_a_lost_future_is_replaced_at_once() -> None:
+    stream = Stream()
+    stream.put(0, 8)
+    heads, first = {**stream.store._heads}, len(stream.layout)
+    stream.put(8, 140)
+    expected, layout = stream.contents(), stream.layout
+    gone = SnapshotRef(99, 1, 1, 1, kept=True)
+    left = {}
+    for at, segment in list(enumerate(stream.segments()))[first:]:
+        other = bytes(encode_segment(replace(segment, span=replace(segment.span, start=gone))))
+        left[layout.key(at)] = envelope.seal(layout.key(at), envelope.SEGMENT, 0, other)
+    stream.store._heads = heads
+    stream.store.bring_back({**stream.store.records(), **left})
+    stream.engine = stream.fresh()
+    stream.engine.reader("t", "").seal()
+    assert len(stream.layout) > 30
+    assert stream.contents() == expected
+    whole(stream)
+
+
 @pytest.mark.parametrize("tokens", [[], [b"before", b"after"]], ids=["data moves", "nodes came or went in between"])
 def test_no_segment_is_removed_while_a_node_may_be_cut_off(
     tokens: list[bytes], monkeypatch: pytest.MonkeyPatch

@@ -241,7 +241,9 @@ class Log:
         Safe beside writers and other sealers. until_room: not if a number is free by now. Writers that find the window
         full at once would else seal what little came since, and lose to each other again. idle: as for `advance`.
         """
-        for _ in range(ATTEMPTS):
+        attempts = ATTEMPTS
+        while attempts:
+            attempts -= 1
             view = self.load()
             if view is None or view.head.deleted or view.tail == 0 or (until_room and view.next in view.head.slots):
                 return False
@@ -258,7 +260,8 @@ class Log:
                 self.empty_replaced(view.head, sealed.head)
                 if until_room or self.view.tail == 0:
                     return True
-                continue  # there was more than one segment may hold
+                attempts = ATTEMPTS  # there was more than one segment may hold
+                continue
             self._discard_snapshot(sealed.head, view.head)
         raise Conflict(f"thread {self.thread_id!r}: its head kept changing while it was sealed; call again")
 
