@@ -1235,6 +1235,39 @@ def test_a_rewrite_over_a_crash_begins_again(after: int) -> None:
     whole(stream)
 
 
+@pytest.mark.parametrize("after", range(1, 21))
+def test_a_sealer_of_which_a_crash_takes_what_it_has_written_and_reads_begins_again(after: int) -> None:
+    """No head names that yet, so nothing is restored."""
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 8)
+    heads, records = {**stream.store._heads}, stream.store.records()
+    for n in range(8, 30):
+        stream.put(n, n + 1)
+        stream.engine.put_writes("t", "", id_of(n - 1), [write(n, "again")])
+        if n == 8:
+            stream.engine.reader("t", "").seal()  # those after the crash end elsewhere
+    expected = stream.contents()
+    records |= {key: record for key, record in stream.store.records().items() if keys.kind_of(key) == b"e"}
+    stream.store.crash(heads, records)
+    seam = Interrupted(stream.store)
+    left = after
+
+    def crash() -> None:
+        nonlocal left
+        assert isinstance(stream.store, Crashing)
+        left -= 1
+        if left:
+            seam.after["create"] = crash
+        else:
+            stream.store.crash(heads, records)
+
+    seam.after["create"] = crash
+    stream.fresh(seam).reader("t", "").seal()  # type: ignore[arg-type]
+    assert stream.contents() == expected
+    whole(stream)
+
+
 @pytest.mark.parametrize("more", [1, 5, 9, 20])
 def test_a_reader_over_a_crash_that_makes_the_log_shorter_misses_nothing(more: int) -> None:
     stream = crashing()

@@ -158,11 +158,12 @@ class Log:
 
     def recover(self, error: CorruptRecord) -> None:
         """Return if trying again may succeed: the head moved on, a lost record was restored, or a stray one was removed
-        or is to be found once more. Else raise CorruptRecord.
+        or is to be found once more; or there was a crash, which may have taken what no head names yet. Else raise
+        CorruptRecord.
         """
         if self.view is None:
             raise error  # from a load, which has tried all there is
-        if self.has_moved(self.view.revision):
+        if self.has_moved(self.view.revision) or self.view.incarnation != self.io.store.incarnation():
             return
         if isinstance(error, StrayRecord):
             self.recovery.drop(self.view, error, self.swap)
