@@ -27,7 +27,7 @@ from foldpoint.compaction import KeepLast, copy_thread, rewrite_thread, sweep, u
 from foldpoint.compaction.policy import DropAll
 from foldpoint.compaction.verify import verify, verify_stream
 from foldpoint.engine import io as records_io
-from foldpoint.engine import keys, repair
+from foldpoint.engine import keys, repair, sealing
 from foldpoint.engine.lost import Lost
 from foldpoint.engine.reading import read_head
 from foldpoint.engine.records import RecordStore
@@ -585,6 +585,48 @@ def test_a_segment_is_restored_though_all_that_tells_of_later_ones_is_lost(level
     stream.store.remove_many(lost | {layout.key(position)})
     assert stream.contents() == expected
     whole(stream)
+
+
+@pytest.mark.parametrize("repaired", [False, True], ids=["by a reader", "by the checker"])
+def test_a_restored_segment_begins_with_the_snapshot_that_its_span_names(
+    repaired: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clean-up looks at spans alone: the snapshot that nothing but the segment named would go."""
+    monkeypatch.setattr(sealing, "KEPT_RATIO", 2)
+    stream = with_levels()
+    records, layout, reader = stream.store.records(), stream.layout, stream.engine.reader("t", "").reader
+    named = set()
+    for position, inputs, _ in merged_segments(stream):
+        span = reader.span(layout, position)
+        named.add(span.start)
+        stream.store.remove_many([layout.key(position), inputs[0]])
+        if repaired:
+            assert verify_stream(stream.fresh(), "t", "", repair=True).sound
+        else:
+            stream.contents()
+        assert reader.segments(layout, [position])[0].span == span
+        assert stream.store.get_many([layout.span_key(position)]) == [records[layout.span_key(position)]]
+        stream.store.bring_back(records)
+    assert len(named) > 3
+
+
+def test_of_two_who_restore_a_segment_at_once_none_adds_his_own_span_to_the_segment_of_the_other() -> None:
+    """Told a moment earlier or later it may begin with another snapshot."""
+    stream = with_levels()
+    expected, records, layout = stream.contents(), stream.store.records(), stream.layout
+    for position, _, _ in merged_segments(stream):
+        key = layout.key(position)
+        [segment] = stream.engine.reader("t", "").reader.segments(layout, [position])
+        others = replace(segment, span=replace(segment.span, start=None))
+        stream.store.remove_many([key, layout.span_key(position)])
+        seam = Interrupted(stream.store)
+        record = stream.engine.io.seal(key, envelope.SEGMENT, 0, bytes(encode_segment(others)))
+        seam.before["create"] = lambda key=key, record=record: stream.store.create([(key, record)], ttl=None)
+        assert [*stream.fresh(seam).history("t", "")]  # type: ignore[arg-type]
+        assert stream.contents() == expected
+        assert stream.engine.reader("t", "").reader.span(layout, position) == others.span
+        whole(stream)
+        stream.store.bring_back(records)
 
 
 def merged_segments(stream: Stream) -> Iterator[tuple[int, list[bytes], list[bytes]]]:

@@ -198,23 +198,29 @@ class Lost:
         rest = len(told) - (high - low)
         if firsts < 1 or rest < 1:
             return []
-        groups = [told[:rest], *([one] for one in told[rest:])]
         records = []
-        for at, group in enumerate(groups, start=low):
-            segment = join(group)
-            segment = replace(segment, span=replace(segment.span, inputs=firsts if at == low else 1))
-            records.append(self._sealed(self._layout.key(at), SEGMENT, encode_segment(segment)))
-            records.append(self._sealed(self._layout.span_key(at), SPAN, encode_span(segment.span)))
+        for at, group in enumerate([told[:rest], *([one] for one in told[rest:])], start=low):
+            records += self._joined(at, group, firsts if at == low else 1)
         return records
+
+    def _joined(self, position: int, told: list[Segment], inputs: int) -> Records:
+        """The segment there and its span, unless that is left: of the snapshots that it may begin with it names one."""
+        segment = join(told)
+        key, span = self._layout.key(position), replace(segment.span, inputs=inputs)
+        with suppress(CorruptRecord):
+            left = self._reader.span(self._layout, position)
+            if (left.first, left.last) == (span.first, span.last):
+                return [self._sealed(key, SEGMENT, encode_segment(replace(segment, span=left)))]
+        return [
+            self._sealed(key, SEGMENT, encode_segment(replace(segment, span=span))),
+            self._sealed(self._layout.span_key(position), SPAN, encode_span(span)),
+        ]
 
     def _merged_of_events(self, position: int) -> Records:
         """The segment there, of which the span is left."""
         span = self._reader.span(self._layout, position)
         told = self._told(position, position, [_Gap(range(span.inputs), span.first, span.last)])
-        if not told:
-            return []
-        segment = replace(join(told), span=span)
-        return [self._sealed(self._layout.key(position), SEGMENT, encode_segment(segment))]
+        return self._joined(position, told, span.inputs) if told else []
 
     def _end(self, level: int, position: int) -> int:
         """The index, a level below, that follows what the segments of a level up to that position stand for; or a

@@ -41,10 +41,23 @@ def restore(reader: Reader, head: Head, key: bytes, *, replace: bool = False) ->
             reader.io.remove(written)
         else:
             reader.io.remove_incomplete(written)
-        restored = [one for one, record in records if reader.io.create(one, record, head.record_ttl)]
+        restored = _create(reader, head, records)
     for one in restored:
         log.warning("thread %r: restored %s, record %s", head.thread_id, keys.words(one), one.hex())
     return True
+
+
+def _create(reader: Reader, head: Head, records: Records) -> list[bytes]:
+    """The keys of those that were not there yet. Another's segment, told a moment earlier or later, may begin with
+    another snapshot: then the span is told from that.
+    """
+    created, adopted = list[bytes](), False
+    for key, record in records:
+        if adopted and keys.kind_of(key) == b"i":
+            restore(reader, head, key)
+        elif not (adopted := not reader.io.create(key, record, head.record_ttl)):
+            created.append(key)
+    return created
 
 
 def _write_in_one_piece(reader: Reader, records: Records, ttl: int | None) -> bool:
