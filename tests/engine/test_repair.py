@@ -1015,6 +1015,34 @@ def test_what_is_to_be_brought_back_is_not_forgotten_if_that_fails(verb: str, tu
     assert numbers(stream.fresh()) == [3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("count", [1, 3, 12])
+@pytest.mark.parametrize("then", ["read", "put", "deleted"])
+def test_a_thread_that_was_deleted_and_begun_again_is_there_after_a_crash_that_took_its_head(
+    count: int, then: str
+) -> None:
+    """The tombstone is back; who deletes what is under it deletes it for good."""
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 5)
+    rewrite_thread(stream.engine, "t", DropAll())
+    heads = {**stream.store._heads}
+    stream.put(0, count)
+    expected = stream.contents()
+    events = {key: record for key, record in stream.store.records().items() if keys.kind_of(key) == b"e"}
+    stream.store.crash(heads, events)
+    if then == "deleted":
+        rewrite_thread(stream.fresh(), "t", DropAll())
+        for one in (stream.fresh(), stream.engine):
+            assert one.latest("t", "") is None
+        return
+    if then == "put":
+        stream.fresh().put("t", "", numbered(count))
+    for one in (stream.fresh(), stream.engine):
+        assert numbers(one) == [*reversed(range(count + (then == "put")))]
+    assert then == "put" or stream.contents() == expected
+    whole(stream)
+
+
 def test_a_thread_that_is_lost_as_a_whole_begins_anew_and_is_not_damaged() -> None:
     """As on servers that hold nothing on disk, some time after what it is made of was put."""
     stream = crashing()

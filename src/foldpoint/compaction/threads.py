@@ -125,7 +125,7 @@ def rewrite_thread(engine: Engine, thread_id: str, policy: Policy) -> int:
     """
     if isinstance(policy, DropAll):
         at_once = (Clean(0, 1),) if engine.store.capabilities.ordered else ()
-        for head in list(engine.heads(thread_id)):
+        for head in list(engine.all_heads(thread_id)):
             run(engine, Plan(thread_id, head.namespace, (Delete("asked for"), *at_once), engine.settings.grace))
         return 0
     for _ in range(_ATTEMPTS):

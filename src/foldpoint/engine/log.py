@@ -125,6 +125,10 @@ class Log:
                 if not self.has_moved(record.revision) and not self.recovery.put_again(head) and known is None:
                     self.recovery.restore(head, error)
                 continue
+            if head.deleted and slice_.events:
+                self.swap(replace(head, deleted=False), record.revision)  # as a crash took the head that said so
+                self.view = None
+                continue
             if self.clock.monotonic() - read_at > self.settings.grace / 2 > 0:
                 continue  # held up: what it named may be removed by now, and a removed slot looks like a free one
             last = max((seq for seq in slice_.events if seq > head.sealed), default=head.sealed)

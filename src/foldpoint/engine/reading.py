@@ -48,8 +48,10 @@ class Reader:
         self.io = io
 
     def newest(self, head: Head) -> Slice:
-        """Everything from the head's snapshot on, in one batch."""
-        if head.deleted:
+        """Everything from the head's snapshot on, in one batch. Of a tombstone what was put under a later head, which a
+        crash has taken.
+        """
+        if head.deleted and self.io.atomic:
             return Slice(head.epoch)
         snapshot_keys = keys.snapshot_parts(head.epoch, head.snapshot) if head.snapshot else []
         first = head.snapshot.segments if head.snapshot else 0
