@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dis
 import itertools
 import linecache
 import os
@@ -29,6 +30,9 @@ SETTINGS = Settings(window=8, compaction="off", snapshot_ratio=0.1)
 BLOCKS = ("with ", "try:", "finally:", "except", "yield", "@")
 """Of these an interpreter goes on at least as far as to the end of the block."""
 
+LOOPS = {dis.opmap["JUMP_BACKWARD"], dis.opmap["FOR_ITER"]}
+"""Python 3.12 and later forget which blocks they are in if a trace function raises there; a signal does not do that."""
+
 
 def interrupted(call: Callable[[], object], after: int, *, anywhere: bool = False) -> bool:
     """Whether the call was still under way when so many lines of the package had been executed.
@@ -43,7 +47,8 @@ def interrupted(call: Callable[[], object], after: int, *, anywhere: bool = Fals
         if not path.startswith(PACKAGE) and not (anywhere and path == contextlib.__file__):
             return None
         line = linecache.getline(path, frame.f_lineno).strip()
-        if (anywhere or event == "line") and not line.startswith(BLOCKS):
+        goes_round = frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] in LOOPS
+        if (anywhere or event == "line") and not line.startswith(BLOCKS) and not goes_round:
             left -= 1
             if left == 0:
                 sys.settrace(None)
