@@ -51,7 +51,7 @@ class Reader:
         """Everything from the head's snapshot on, in one batch. Of a tombstone what was put under a later head, which a
         crash has taken.
         """
-        if head.deleted and self.io.atomic:
+        if head.deleted and (self.io.atomic or self.io.store.get_many([keys.event(head.epoch, 1)]) == [None]):
             return Slice(head.epoch)
         snapshot_keys = keys.snapshot_parts(head.epoch, head.snapshot) if head.snapshot else []
         first = head.snapshot.segments if head.snapshot else 0
