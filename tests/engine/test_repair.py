@@ -57,6 +57,21 @@ def test_what_is_lost_again_and_again_is_an_error_in_the_end(monkeypatch: pytest
             read()
 
 
+def test_any_number_of_lost_records_is_restored_by_one_call() -> None:
+    stream = Stream()
+    for n in range(1200):
+        stream.engine.put("t", "", numbered(n))
+    stream.engine.reader("t", "").seal()
+    expected, layout = stream.contents(), stream.layout
+    lost = {layout.key(at) for at in range(0, len(layout), 2)} | {
+        key for key in stream.named() if keys.is_snapshot(key)
+    }
+    assert len(lost) > 80
+    stream.store.remove_many(lost)
+    assert stream.contents() == expected
+    whole(stream)
+
+
 @pytest.fixture(params=STREAMS)
 def stream(request: pytest.FixtureRequest) -> Stream:
     made = STREAMS[request.param]()
@@ -627,6 +642,63 @@ def test_of_two_who_restore_a_segment_at_once_none_adds_his_own_span_to_the_segm
         assert stream.engine.reader("t", "").reader.span(layout, position) == others.span
         whole(stream)
         stream.store.bring_back(records)
+
+
+@pytest.mark.parametrize("idle", [False, True])
+@pytest.mark.parametrize("kind", ["segment", "span"])
+@pytest.mark.parametrize("harm", [lose, tear])
+@pytest.mark.parametrize("since", [0, 40], ids=["all is in its grace", "much is cleaned"])
+def test_what_nobody_has_met_is_restored_before_what_it_was_made_of_is_removed(
+    since: int, harm: Callable[[Nodes, bytes], None], kind: str, idle: bool
+) -> None:
+    stream, restored = with_levels(), 0
+    if since:
+        keep_up(stream, idle=True)
+        stream.put(160, 160 + since)
+        upkeep(stream.engine, "t", "", idle=True)
+    expected, records, heads, layout = stream.contents(), stream.store.records(), {**stream.store._heads}, stream.layout
+    for position in range(len(layout)):
+        key = layout.key(position) if kind == "segment" else layout.span_key(position)
+        harm(stream.store, key)
+        could_be_restored = is_readable(stream)
+        stream.store.bring_back(records)
+        if could_be_restored:
+            harm(stream.store, key)
+            keep_up(stream, idle=idle)
+            assert stream.contents() == expected
+            stream.store.bring_back(records)
+            restored += 1
+        stream.store._heads = {**heads}
+    assert restored > 3
+
+
+def is_readable(stream: Stream) -> bool:
+    try:
+        stream.contents()
+    except LostRecord:
+        return False
+    return True
+
+
+def keep_up(stream: Stream, *, idle: bool) -> None:
+    """Until all that is superseded is gone."""
+    for _ in range(4):
+        stream.clock.advance(102)
+        upkeep(stream.fresh(), "t", "", idle=idle)
+
+
+def test_a_kept_snapshot_is_restored_though_the_span_that_names_it_is_lost_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "KEPT_RATIO", 2)
+    stream = with_levels()
+    expected, records, layout, found = stream.contents(), stream.store.records(), stream.layout, 0
+    for position, _, _ in merged_segments(stream):
+        start = stream.engine.reader("t", "").reader.span(layout, position).start
+        if start is not None:
+            stream.store.remove_many([layout.span_key(position), *keys.snapshot_parts(layout.epoch, start)])
+            assert stream.contents() == expected
+            stream.store.bring_back(records)
+            found += 1
+    assert found > 3
 
 
 def merged_segments(stream: Stream) -> Iterator[tuple[int, list[bytes], list[bytes]]]:

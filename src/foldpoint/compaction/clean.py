@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from foldpoint.codecs.head import DeadEpoch, Extent, Head
-from foldpoint.engine.inventory import epoch_keys, event_keys, spent_starts, superseded_keys
+from foldpoint.engine.inventory import epoch_keys, event_keys, read_holders, spent_starts, superseded_keys
 from foldpoint.engine.log import Log
 from foldpoint.errors import CorruptRecord
 
@@ -62,6 +62,8 @@ def _after_grace(log: Log, head: Head, grace: float) -> tuple[Head, int]:
         removed += _remove(log, epoch_keys(log.io, dead.epoch, dead.cleaned, dead.extent))
     after = replace(head, dead=tuple(dead for dead in head.dead if dead not in over))
     if head.mark != head.cleaned and _is_over(head.marked_at, now, grace):
+        if not log.io.store.capabilities.ordered:
+            read_holders(log.reader, head, head.mark)
         removed += _remove_superseded(log, head, head.mark)
         after = replace(after, cleaned=head.mark)
     if after.mark == after.cleaned and head.superseded != after.mark:

@@ -13,6 +13,7 @@ from foldpoint.engine.layout import Layout
 from foldpoint.engine.reading import Reader
 
 _BATCH = 128  # records, which are read to see which of them lie in parts
+_AT_ONCE = 4  # segments, which are read as a whole
 
 
 def event_keys(epoch: bytes, after: int, until: int) -> Iterator[list[bytes]]:
@@ -39,7 +40,6 @@ def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[byt
     from may be what the merged one is.
     """
     ends, named = head.extent.segments, head.superseded.segments
-    gone = [(at + 1, head.cleaned.segments[at], until.segments[at]) for at in range(LEVELS)]
     in_grace = [(at + 1, until.segments[at], named[at]) for at in range(1, LEVELS)]
     stay = [(at + 1, named[at], ends[at]) for at in range(1, LEVELS)]
     # Of level 1, where starts rise, the first that is there is enough.
@@ -49,10 +49,33 @@ def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[byt
     stay.append((1, first, min(first + 1, ends[0])))
     left = [*_spans(reader, head, in_grace, present=True), *_spans(reader, head, stay)]
     needed = {head.kept, *(span.start for span in left)}
-    for ref in {span.start for span in _spans(reader, head, gone, present=True)} - needed:
+    for ref in {span.start for span in _spans(reader, head, _between(head.cleaned, until), present=True)} - needed:
         if ref is not None:
             # From the last part to the first, so that a removal that is broken off is found and finished.
             yield keys.snapshot_parts(head.epoch, ref)[::-1]
+
+
+def read_holders(reader: Reader, head: Head, until: Extent) -> None:
+    """Read the segments that hold what was superseded up to `until`: they cannot be restored once that is gone.
+
+    Raises CorruptRecord for one of those that a crash has taken, and that nobody has met since.
+    """
+    runs, layout = _between(head.cleaned, until), Layout.of(head)
+    spans = _spans(reader, head, runs, present=True)
+    are_all_there = len(spans) == sum(end - first for _, first, end in runs)
+    lowest = min([head.cleaned.sealed + 1, *(span.first for span in spans)]) if are_all_there else 1
+    at, following = len(layout), head.sealed + 1
+    while at > 0 and following > lowest:
+        positions = range(max(0, at - _AT_ONCE), at)
+        segments = reader.segments(layout, positions, following)
+        for position in (position for position in positions if layout.place(position).level > 1):
+            reader.span(layout, position)
+        at, following = positions.start, segments[0].span.first
+
+
+def _between(after: Extent, until: Extent) -> list[tuple[int, int, int]]:
+    """The segments of each level that one extent holds and the other does not."""
+    return [(at + 1, after.segments[at], until.segments[at]) for at in range(LEVELS)]
 
 
 def _spans(reader: Reader, head: Head, runs: list[tuple[int, int, int]], *, present: bool = False) -> list[Span]:

@@ -100,7 +100,9 @@ class Log:
         Right after a crash of the store it puts again what is known here and gone there. For whoever answers a reader,
         or seals: nothing that was put before the call may be missing.
         """
-        for _ in range(ATTEMPTS):
+        attempts = ATTEMPTS
+        while attempts:
+            attempts -= 1
             read_at, incarnation = self.clock.monotonic(), self.io.store.incarnation()
             record = self.io.store.get_head(self.key)
             if record is None:
@@ -124,6 +126,7 @@ class Log:
                 # The log may have been sealed, merged or rewritten between the two reads; then the head has moved on.
                 if not self.has_moved(record.revision) and not self.recovery.put_again(head) and known is None:
                     self.recovery.restore(head, error)
+                    attempts = ATTEMPTS  # more may be lost
                 continue
             if head.deleted and slice_.events:
                 self.swap(replace(head, deleted=False), record.revision)  # as a crash took the head that said so

@@ -325,12 +325,26 @@ class Lost:
         return end
 
     def _refs(self) -> Iterable[SnapshotRef]:
-        """Those that the head and the segments name, as far as these can be read."""
+        """Those that the head and the segments name. Raises CorruptRecord, at the end, for one that tells of none."""
         yield from (ref for ref in (self._head.snapshot, self._head.kept) if ref is not None)
+        unread: CorruptRecord | None = None
         for position in reversed(range(len(self._layout))):
-            with suppress(CorruptRecord):
-                if start := self._reader.span(self._layout, position).start:
-                    yield start
+            try:
+                start = self._start(position)
+            except CorruptRecord as error:
+                unread = unread or error
+                continue
+            if start is not None:
+                yield start
+        if unread is not None:
+            raise unread
+
+    def _start(self, position: int) -> SnapshotRef | None:
+        """What the segment there begins with, as its span tells, or itself."""
+        with suppress(CorruptRecord):
+            return self._reader.span(self._layout, position).start
+        [segment] = self._reader.segments(self._layout, [position])
+        return segment.span.start
 
 
 def _cut(slice_: Slice, bounds: list[int], starts: list[SnapshotRef]) -> Iterator[Segment]:

@@ -63,16 +63,16 @@ class Recovery:
 
         waiting: the keys of those that are told from it.
         """
-        self._restores[error.key] += 1
         if not isinstance(error, LostRecord):
             raise error
         try:
-            may = error.key not in waiting and self._restores[error.key] <= _ATTEMPTS
+            may = error.key not in waiting and self._restores[error.key] < _ATTEMPTS
             replace = isinstance(error, MisfitRecord)
             restored = may and repair.restore(self._reader, head, error.key, replace=replace)
         except LostRecord as deeper:
             self.restore(head, deeper, (*waiting, error.key))
             return  # to be read again: then this one's turn comes
+        self._restores[error.key] += restored
         if not restored:
             advice = _ADVICE.format(self._thread_id)
             raise LostRecord(error.key, f"{keys.words(error.key)}, {error.reason}; {advice}") from error
