@@ -23,7 +23,7 @@ from foldpoint.codecs.model import Checkpoint, Header, Value, Write
 from foldpoint.compaction import KeepLast, Retention, compact_thread, copy_thread, reseal_thread, rewrite_thread, sweep
 from foldpoint.compaction import upkeep as do_upkeep
 from foldpoint.compaction.verify import Verified, verify
-from foldpoint.engine import appending, group, keys, repair
+from foldpoint.engine import appending, group, keys, recovery, repair
 from foldpoint.engine import log as logs
 from foldpoint.engine.fold import Entry
 from foldpoint.engine.memory import MemoryStore
@@ -410,7 +410,7 @@ def play(number: int, *, runs: int = RUNS) -> int:
         mix = MIXES[(number * runs + run) % len(MIXES)]
         seed = f"{number}.{run}"
         try:
-            with small_limits(), _repeatable(random.Random(seed)):
+            with small_limits(), repeatable(random.Random(seed)):
                 Scene(seed).play(mix)
         except Exception as error:
             error.add_note(f"run {run} of seed {number}: {mix}")
@@ -419,7 +419,7 @@ def play(number: int, *, runs: int = RUNS) -> int:
 
 
 @contextmanager
-def _repeatable(chance: random.Random) -> Iterator[None]:
+def repeatable(chance: random.Random) -> Iterator[None]:
     """Names and revisions that a seed says, locks that pass turns on, no waiting in real time, and no log."""
     with ExitStack() as stack:
         for module, name, instead in (
@@ -429,6 +429,7 @@ def _repeatable(chance: random.Random) -> Iterator[None]:
             (logs, "RLock", TurnLock),
             (appending, "_GIVE_WAY", 0),
             (group, "PATIENCE", 0),
+            (recovery, "_PAUSE", 0),
             (repair, "_PAUSE", 0),
             (logging.getLogger("foldpoint"), "disabled", True),  # it tells of every record that is restored
         ):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,6 +17,7 @@ from foldpoint.errors import CorruptRecord, LostRecord, MisfitRecord, StrayRecor
 log = logging.getLogger("foldpoint")
 
 _ATTEMPTS = 64
+_TURNS, _PAUSE = 8, 0.02  # seconds
 _ADVICE = (
     "thread {!r}: it could not be restored from what is left. Bring back servers that are down or cut off: they may "
     "hold it. `foldpoint verify --thread T --repair` tells what else is missing, and mends more; with --quarantine URL "
@@ -30,6 +33,7 @@ class Recovery:
         self._reader = reader
         self._io = reader.io
         self._restores: Counter[bytes] = Counter()
+        self._refusals: Counter[bytes] = Counter()
         self._strays: dict[bytes, bytes] = {}
 
     def drop(self, view: View, error: StrayRecord, swap: Callable[[Head, int], int | None]) -> None:
@@ -58,11 +62,22 @@ class Recovery:
             log.warning("thread %r: put %d records again, which the store had lost", self._thread_id, count)
         return count > 0
 
-    def restore(self, head: Head, error: CorruptRecord, waiting: tuple[bytes, ...] = ()) -> None:
+    def restore(self, head: Head, error: CorruptRecord) -> None:
         """Restore the record that was found missing; raises CorruptRecord for what cannot be.
 
-        waiting: the keys of those that are told from it.
+        Returns also where that may be told at the next try: while another restores what it is told from, what is read
+        of that may be of two moments.
         """
+        try:
+            self._restore(head, error, ())
+        except LostRecord:
+            self._refusals[error.key] += 1
+            if self._refusals[error.key] > _TURNS:
+                raise
+            time.sleep(random.uniform(0, _PAUSE))
+
+    def _restore(self, head: Head, error: CorruptRecord, waiting: tuple[bytes, ...]) -> None:
+        """waiting: the keys of those that are told from it."""
         if not isinstance(error, LostRecord):
             raise error
         try:
@@ -70,7 +85,7 @@ class Recovery:
             replace = isinstance(error, MisfitRecord)
             restored = may and repair.restore(self._reader, head, error.key, replace=replace)
         except LostRecord as deeper:
-            self.restore(head, deeper, (*waiting, error.key))
+            self._restore(head, deeper, (*waiting, error.key))
             return  # to be read again: then this one's turn comes
         self._restores[error.key] += restored
         if not restored:
