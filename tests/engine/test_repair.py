@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -1115,6 +1116,20 @@ def test_a_thread_that_was_deleted_and_begun_again_is_there_after_a_crash_that_t
     whole(stream)
 
 
+def test_a_thread_is_deleted_for_good_though_what_lies_under_its_tombstone_is_damaged() -> None:
+    stream = crashing()
+    assert isinstance(stream.store, Crashing)
+    stream.put(0, 5)
+    rewrite_thread(stream.engine, "t", DropAll())
+    heads = {**stream.store._heads}
+    stream.put(0, 3)
+    stream.store.crash(heads, stream.store.records())
+    epoch = next(stream.fresh().all_heads("t")).epoch
+    stream.store.flip(keys.event(epoch, 2))
+    rewrite_thread(stream.fresh(), "t", DropAll())
+    assert stream.fresh().latest("t", "") is None
+
+
 def test_a_thread_that_is_lost_as_a_whole_begins_anew_and_is_not_damaged() -> None:
     """As on servers that hold nothing on disk, some time after what it is made of was put."""
     stream = crashing()
@@ -1348,6 +1363,11 @@ def test_a_shorter_segment_that_a_sealer_held_up_put_in_the_place_of_a_lost_one_
         stream.store.bring_back(records)
 
 
+def at_create(seam: Interrupted, number: int, act: Callable[[], object]) -> None:
+    """Right after so many calls of `create`."""
+    seam.after["create"] = act if number == 1 else partial(at_create, seam, number - 1, act)
+
+
 @pytest.mark.parametrize("after", range(1, 6))
 def test_a_rewrite_over_a_crash_begins_again(after: int) -> None:
     """What it had written may be gone, and nothing else tells what that held."""
@@ -1357,21 +1377,15 @@ def test_a_rewrite_over_a_crash_begins_again(after: int) -> None:
         one.put(0, 30)
     rewrite_thread(unharmed.engine, "t", KeepLast(9))
     seam = Interrupted(stream.store)
-    left = after
 
     def crash() -> None:
-        nonlocal left
         assert isinstance(stream.store, Crashing)
-        left -= 1
-        if left:
-            seam.after["create"] = crash
-            return
         head = next(stream.engine.heads("t"))
         stream.store.crash(
             stream.store._heads, {k: v for k, v in stream.store.records().items() if k[:16] == head.epoch}
         )
 
-    seam.after["create"] = crash
+    at_create(seam, after, crash)
     rewrite_thread(stream.fresh(seam), "t", KeepLast(9))  # type: ignore[arg-type]
     assert stream.contents() == unharmed.contents()
     whole(stream)
@@ -1393,18 +1407,7 @@ def test_a_sealer_of_which_a_crash_takes_what_it_has_written_and_reads_begins_ag
     records |= {key: record for key, record in stream.store.records().items() if keys.kind_of(key) == b"e"}
     stream.store.crash(heads, records)
     seam = Interrupted(stream.store)
-    left = after
-
-    def crash() -> None:
-        nonlocal left
-        assert isinstance(stream.store, Crashing)
-        left -= 1
-        if left:
-            seam.after["create"] = crash
-        else:
-            stream.store.crash(heads, records)
-
-    seam.after["create"] = crash
+    at_create(seam, after, partial(stream.store.crash, heads, records))
     stream.fresh(seam).reader("t", "").seal()  # type: ignore[arg-type]
     assert stream.contents() == expected
     whole(stream)

@@ -78,7 +78,7 @@ def delete(log: Log, *, unchanged: tuple[bytes, int] | None = None) -> bool:
         return _leave(log, tombstone)
     for _ in range(_ATTEMPTS):
         record = log.io.store.get_head(log.key)
-        if record is None or ((head := read_head(record)).deleted and not log.reader.newest(head).events):
+        if record is None or log.reader.is_gone(head := read_head(record)):
             return False
         fence(log, head)
         after = replace(instead(log, head, new_head(log)), deleted=True)

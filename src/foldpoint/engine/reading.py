@@ -51,7 +51,7 @@ class Reader:
         """Everything from the head's snapshot on, in one batch. Of a tombstone what was put under a later head, which a
         crash has taken.
         """
-        if head.deleted and (self.io.atomic or self.io.store.get_many([keys.event(head.epoch, 1)]) == [None]):
+        if self.is_gone(head):
             return Slice(head.epoch)
         snapshot_keys = keys.snapshot_parts(head.epoch, head.snapshot) if head.snapshot else []
         first = head.snapshot.segments if head.snapshot else 0
@@ -72,6 +72,10 @@ class Reader:
         self._open_slots(slice_, dict(zip(tail, found, strict=True)))
         self._add_beyond(slice_, head)
         return slice_
+
+    def is_gone(self, head: Head) -> bool:
+        """Whether it is a tombstone under which nobody has put anything."""
+        return head.deleted and (self.io.atomic or self.io.store.get_many([keys.event(head.epoch, 1)]) == [None])
 
     def earlier(self, head: Head, known: dict[int, bytes] | None = None) -> Earlier:
         """What lies before the slice that latest is read from. known: payloads by number."""
