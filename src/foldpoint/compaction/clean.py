@@ -13,7 +13,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from foldpoint.codecs.head import DeadEpoch, Extent, Head
-from foldpoint.engine.inventory import epoch_keys, event_keys, read_holders, spent_starts, superseded_keys
+from foldpoint.engine.inventory import (
+    epoch_keys,
+    event_keys,
+    read_holders,
+    spent_starts,
+    superseded_keys,
+    superseded_spans,
+)
 from foldpoint.engine.log import Log
 from foldpoint.errors import CorruptRecord
 
@@ -62,8 +69,6 @@ def _after_grace(log: Log, head: Head, grace: float) -> tuple[Head, int]:
         removed += _remove(log, epoch_keys(log.io, dead.epoch, dead.cleaned, dead.extent))
     after = replace(head, dead=tuple(dead for dead in head.dead if dead not in over))
     if head.mark != head.cleaned and _is_over(head.marked_at, now, grace):
-        if not log.io.store.capabilities.ordered:
-            read_holders(log.reader, head, head.mark)
         removed += _remove_superseded(log, head, head.mark)
         after = replace(after, cleaned=head.mark)
     if after.mark == after.cleaned and head.superseded != after.mark:
@@ -97,7 +102,10 @@ def _dead_at_once(log: Log, dead: DeadEpoch) -> tuple[DeadEpoch, int]:
 
 
 def _remove_superseded(log: Log, head: Head, until: Extent) -> int:
-    removed = _remove(log, spent_starts(log.reader, head, until))
+    superseded = superseded_spans(log.reader, head, until)
+    if not log.io.store.capabilities.ordered:
+        read_holders(log.reader, head, until, superseded)
+    removed = _remove(log, spent_starts(log.reader, head, until, superseded))
     return removed + _remove(log, superseded_keys(log.io, head.epoch, head.cleaned, until))
 
 

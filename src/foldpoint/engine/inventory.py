@@ -32,9 +32,15 @@ def superseded_keys(io: RecordIO, epoch: bytes, after: Extent, until: Extent) ->
             yield from _with_parts(io, [keys.span(epoch, index, level) for index in range(first, end)])
 
 
-def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[bytes]]:
+def superseded_spans(reader: Reader, head: Head, until: Extent) -> list[Span]:
+    """Of the segments that were superseded up to `until` and are not removed, those that are there."""
+    return _spans(reader, head, _superseded(head, until), present=True)
+
+
+def spent_starts(reader: Reader, head: Head, until: Extent, superseded: list[Span]) -> Iterator[list[bytes]]:
     """The kept snapshots from which, of the segments that are left, none is folded once those up to `until` are gone.
 
+    superseded: their spans.
     Remove them first: then what is left of a removal that was broken off can be told from the segments again.
     Raises CorruptRecord where a segment that the head names is missing: others have merged it, and what it was folded
     from may be what the merged one is.
@@ -49,21 +55,21 @@ def spent_starts(reader: Reader, head: Head, until: Extent) -> Iterator[list[byt
     stay.append((1, first, min(first + 1, ends[0])))
     left = [*_spans(reader, head, in_grace, present=True), *_spans(reader, head, stay)]
     needed = {head.kept, *(span.start for span in left)}
-    for ref in {span.start for span in _spans(reader, head, _between(head.cleaned, until), present=True)} - needed:
+    for ref in {span.start for span in superseded} - needed:
         if ref is not None:
             # From the last part to the first, so that a removal that is broken off is found and finished.
             yield keys.snapshot_parts(head.epoch, ref)[::-1]
 
 
-def read_holders(reader: Reader, head: Head, until: Extent) -> None:
+def read_holders(reader: Reader, head: Head, until: Extent, superseded: list[Span]) -> None:
     """Read the segments that hold what was superseded up to `until`: they cannot be restored once that is gone.
 
+    superseded: the spans of what goes.
     Raises CorruptRecord for one of those that a crash has taken, and that nobody has met since.
     """
-    runs, layout = _between(head.cleaned, until), Layout.of(head)
-    spans = _spans(reader, head, runs, present=True)
-    are_all_there = len(spans) == sum(end - first for _, first, end in runs)
-    lowest = min([head.cleaned.sealed + 1, *(span.first for span in spans)]) if are_all_there else 1
+    layout = Layout.of(head)
+    are_all_there = len(superseded) == sum(end - first for _, first, end in _superseded(head, until))
+    lowest = min([head.cleaned.sealed + 1, *(span.first for span in superseded)]) if are_all_there else 1
     at, following = len(layout), head.sealed + 1
     while at > 0 and following > lowest:
         positions = range(max(0, at - _AT_ONCE), at)
@@ -73,9 +79,8 @@ def read_holders(reader: Reader, head: Head, until: Extent) -> None:
         at, following = positions.start, segments[0].span.first
 
 
-def _between(after: Extent, until: Extent) -> list[tuple[int, int, int]]:
-    """The segments of each level that one extent holds and the other does not."""
-    return [(at + 1, after.segments[at], until.segments[at]) for at in range(LEVELS)]
+def _superseded(head: Head, until: Extent) -> list[tuple[int, int, int]]:
+    return [(at + 1, head.cleaned.segments[at], until.segments[at]) for at in range(LEVELS)]
 
 
 def _spans(reader: Reader, head: Head, runs: list[tuple[int, int, int]], *, present: bool = False) -> list[Span]:
