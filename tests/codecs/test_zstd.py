@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -219,6 +220,26 @@ print(zstd._library, zstd.decompress(zstd.compress(b"some text", 3, b"some text"
     assert found.stdout == "None b'some text'\n"
 
 
+@pytest.mark.skipif(DIRECT is None, reason="zstandard brings no library")
+def test_threads_that_compress_much_at_once_leave_two_compressors_behind() -> None:
+    library, given_back = libzstd.library(1000), []
+    assert library is not None
+    library._zstd.ZSTD_freeCCtx = lambda handle: given_back.append(handle)
+    data = random.Random(1).randbytes(300_000)
+    together = threading.Barrier(6)
+
+    def work(seed: int) -> bytes:
+        together.wait()
+        return b"".join(library.compress_large(data[seed:], zstd._frugal(9, len(data), 0), b"") for _ in range(20))
+
+    with ThreadPoolExecutor(6) as pool:
+        frames = [*pool.map(work, range(6))]
+    assert len(library._large) == 2
+    assert given_back
+    assert len(set(frames)) == 6
+    assert [len(frame) // 20 > len(data) - 100 for frame in frames] == [True] * 6
+
+
 def interrupt(*args: object) -> int:
     raise KeyboardInterrupt
 
@@ -237,6 +258,21 @@ def test_what_a_call_had_taken_that_was_interrupted_is_given_back(call: str, fre
     assert len(given_back) == 1
     setattr(library._zstd, f"ZSTD_{call}", real)
     assert library.decompress(library.compress(b"text", 3, b""), 4, b"") == b"text"
+
+
+@pytest.mark.skipif(DIRECT is None, reason="zstandard brings no library")
+def test_a_large_compressor_that_was_interrupted_is_given_back(way: Library | None) -> None:
+    library, given_back, parameters = libzstd.library(1000), [], zstd._frugal(9, 70_000, 0)
+    assert library is not None
+    library._zstd.ZSTD_freeCCtx = lambda handle: given_back.append(handle)
+    real, library._compress_meanwhile = library._compress_meanwhile, interrupt
+    with pytest.raises(KeyboardInterrupt):
+        library.compress_large(b"text" * 20_000, parameters, b"")
+    assert len(given_back) == 1
+    library._compress_meanwhile = real
+    frame = library.compress_large(b"text" * 20_000, parameters, b"")
+    assert decompress(frame[len(zstd._MAGIC) :]) == b"text" * 20_000
+    assert len(given_back) == 1
 
 
 @pytest.mark.skipif(DIRECT is None, reason="zstandard brings no library")

@@ -202,12 +202,16 @@ class Channels(NamedTuple):
 
 def encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> bytes:
     """The payload of `checkpoint` at sequence number `seq`. Raises ValueError for what the format cannot hold."""
-    return pack(_checkpoint_fields(seq, checkpoint, base))
+    return bytes(_encode_checkpoint(seq, checkpoint, base))
 
 
 def encode_whole(seq: int, checkpoint: Checkpoint) -> Rope:
     """As `encode_checkpoint`, based on nothing; what is large in the checkpoint's values is not copied."""
-    fields = _checkpoint_fields(seq, checkpoint, None)
+    return _encode_checkpoint(seq, checkpoint, None)
+
+
+def _encode_checkpoint(seq: int, checkpoint: Checkpoint, base: Base | None) -> Rope:
+    fields = _checkpoint_fields(seq, checkpoint, base)
     large = any(len(value.data) >= LARGE for value in checkpoint.channels.values())
     return pack_pieces(fields) if large else Rope(pack(fields))  # a long header holds thousands of things to look at
 

@@ -1,7 +1,8 @@
-"""zstd's own functions for small data, called without letting other threads run meanwhile.
+"""zstd's own functions, called with compressors that are used again.
 
 zstandard makes a compressor for each call, and lets other threads run while it works. For an event the one takes longer
-than to compress it, and in a busy process so does the other: a thread waits until it has its turn again.
+than to compress it, and in a busy process so does the other: a thread waits until it has its turn again. For a snapshot
+the first is megabytes, which the C library then keeps for each thread that ever made one.
 
 Hazard: the functions call each other by names that any library in the process may have, of another version. What a call
 takes it may lose to an exception of another thread's, or of a signal's.
@@ -12,13 +13,24 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
-from ctypes import c_char_p, c_int, c_size_t, c_void_p
+from ctypes import c_char, c_char_p, c_int, c_size_t, c_void_p
 from functools import partial
 from importlib.util import find_spec
 
 from foldpoint.codecs.wire import Malformed
 
+_PARAMETERS = {  # ZSTD_cParameter, of these zstandard tells by the same names
+    "window_log": 101,
+    "hash_log": 102,
+    "chain_log": 103,
+    "search_log": 104,
+    "min_match": 105,
+    "target_length": 106,
+    "strategy": 107,
+}
 _LEVEL = 100  # ZSTD_c_compressionLevel
+_MOST_SPARE = 2
+"""Compressors for large data that are kept, each of so many bytes as the most that was asked of it took."""
 _FUNCTIONS: dict[str, tuple[type, list[type]]] = {
     "ZSTD_compressBound": (c_size_t, [c_size_t]),
     "ZSTD_createCCtx": (c_void_p, []),
@@ -48,32 +60,49 @@ class _Worker:
 
 
 class Library:
-    """Compresses, and gives back, at most `most` bytes. Safe to share between threads.
+    """Compresses, and gives back, at most `most` bytes, or compresses any number. Safe to share between threads.
 
     OSError, AttributeError: there is no library at `path`, or it lacks a function.
     """
 
     def __init__(self, path: str, most: int) -> None:
         self._zstd = ctypes.PyDLL(path)
-        for name, (result, arguments) in _FUNCTIONS.items():
-            function = getattr(self._zstd, name)
-            function.restype, function.argtypes = result, arguments
+        for name in _FUNCTIONS:
+            _typed(self._zstd, name)
         self._most = most
         self._bound: int = self._zstd.ZSTD_compressBound(most)
+        self._compress_meanwhile = _typed(ctypes.CDLL(path), "ZSTD_compress2")
         self._compressors: dict[int, list[_Worker]] = {}
         self._decompressors: list[_Worker] = []
+        self._large: list[_Worker] = []
 
     def compress(self, data: bytes, level: int, context: bytes) -> bytes:
-        """One frame, with its magic number and content size, without checksum."""
+        """One frame, with its magic number and content size, without checksum. At most `most` bytes."""
         spare = self._compressors.setdefault(level, [])
         worker = _taken(spare, partial(self._compressor, level))
-        _require(self._zstd.ZSTD_CCtx_refPrefix(worker.handle, context, len(context)))
-        size = self._zstd.ZSTD_compress2(worker.handle, worker.buffer, self._bound, data, len(data))
-        if size > self._bound:  # the number of an error
-            raise MemoryError(f"zstd could not compress {len(data)} bytes")
-        frame = worker.content[:size].tobytes()
+        frame = self._frame(self._zstd.ZSTD_compress2, worker, worker.buffer, data, context)
         spare.append(worker)
         return frame
+
+    def compress_large(self, data: bytes, parameters: object, context: bytes) -> bytes:
+        """As `compress`, any number of bytes, by zstandard's `parameters`; other threads run meanwhile."""
+        worker = _taken(self._large, self._large_compressor)
+        for name, number in _PARAMETERS.items():
+            self._zstd.ZSTD_CCtx_setParameter(worker.handle, number, getattr(parameters, name))
+        buffer = ctypes.create_string_buffer(self._zstd.ZSTD_compressBound(len(data)))
+        frame = self._frame(self._compress_meanwhile, worker, buffer, data, context)
+        if len(self._large) < _MOST_SPARE:
+            self._large.append(worker)
+        return frame
+
+    def _frame(
+        self, compress: Callable[..., int], worker: _Worker, buffer: ctypes.Array[c_char], data: bytes, context: bytes
+    ) -> bytes:
+        _require(self._zstd.ZSTD_CCtx_refPrefix(worker.handle, context, len(context)))
+        size = compress(worker.handle, buffer, len(buffer), data, len(data))
+        if size > len(buffer):  # the number of an error
+            raise MemoryError(f"zstd could not compress {len(data)} bytes")
+        return memoryview(buffer).cast("B")[:size].tobytes()
 
     def decompress(self, frame: bytes, size: int, context: bytes) -> bytes:
         """The `size` bytes that a frame says it holds. Malformed: it is damaged, or ends before `frame` does."""
@@ -93,8 +122,17 @@ class Library:
         self._zstd.ZSTD_CCtx_setParameter(worker.handle, _LEVEL, level)
         return worker
 
+    def _large_compressor(self) -> _Worker:
+        return _Worker(self._zstd.ZSTD_createCCtx(), self._zstd.ZSTD_freeCCtx, 0)
+
     def _decompressor(self) -> _Worker:
         return _Worker(self._zstd.ZSTD_createDCtx(), self._zstd.ZSTD_freeDCtx, self._most)
+
+
+def _typed(library: ctypes.CDLL, name: str) -> Callable[..., int]:
+    function = getattr(library, name)
+    function.restype, function.argtypes = _FUNCTIONS[name]
+    return function  # type: ignore[no-any-return]
 
 
 def _taken(spare: list[_Worker], new: Callable[[], _Worker]) -> _Worker:

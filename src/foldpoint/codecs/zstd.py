@@ -21,6 +21,8 @@ _SMALL = 16 * 1024
 _QUICK, _NEAR, _QUICK_LEVEL = 64 * 1024, 256 * 1024, 5
 """So many bytes, after a context of so many, take two milliseconds at most up to this level, most a tenth of that. For
 five a thread keeps the interpreter unless it gives it up."""
+_AT_ONCE = 1 << 20
+"""So many bytes are compressed at once, from a copy and into a buffer for all of them; more than that, in pieces."""
 _LEAST_CONTEXT = 8
 """Shorter ones are refused by zstd; they could not pay anyway."""
 _FRUGAL_LEVEL, _TABLE_LOG = 12, 17
@@ -36,6 +38,9 @@ def compress(data: bytes | Rope, level: int, context: bytes = b"") -> bytes:
         return _library.compress(bytes(data), level, context)[len(_MAGIC) :]
     small = len(data) + len(context) <= _SMALL
     parameters = _small_parameters(level) if small else _frugal(level, len(data), len(context))
+    if _library is not None and level <= _FRUGAL_LEVEL and len(data) <= _AT_ONCE:
+        plain = data if isinstance(data, bytes) else b"".join(data.pieces)
+        return _library.compress_large(plain, parameters, context)[len(_MAGIC) :]
     compressor = zstandard.ZstdCompressor(dict_data=_dictionary(context), compression_params=parameters)
     if isinstance(data, bytes) or len(data) < LARGE:
         return compressor.compress(bytes(data))
